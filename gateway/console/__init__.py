@@ -1,0 +1,1 @@
+"""Cold paths over HTTP under /_tollway: own usage, metrics, health."""

@@ -1,0 +1,1 @@
+"""What differs between API shapes: estimates, usage, errors, limit headers."""

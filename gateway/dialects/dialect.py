@@ -1,0 +1,88 @@
+"""The dialect port: what differs between API shapes. Stateless objects; a `StreamReader` holds one stream's state."""
+
+from typing import Protocol
+
+import msgspec
+
+from gateway.domain.decisions import Refused
+from gateway.domain.faults import Fault
+from gateway.domain.usage import Usage
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+
+class Ask(msgspec.Struct, frozen=True, gc=False):
+    """What admission and forwarding must know of a request.
+
+    `prompt_bytes` is the length of the text to be read by the model (the whole body is a fair stand-in); `max_output`
+    the most output tokens that it may cost, n and best_of multiplied in, or None where the caller set no bound;
+    `body` is what goes upstream: the caller's own bytes, or these with a field added. `strip_usage` says that the usage
+    chunk was asked for by the gateway alone and has to be taken out of the stream again.
+    """
+
+    model: str
+    streamed: bool
+    prompt_bytes: int
+    max_output: int | None
+    choices: int
+    body: bytes
+    strip_usage: bool = False
+
+
+class StreamReader(Protocol):
+    """Watches one streamed answer in passing."""
+
+    usage: Usage | None
+    """The usage that the upstream reported so far; None until it did."""
+    finished: bool
+    """The stream's own terminator was seen: a cut after it loses nothing."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes as they arrived; return those to send on now (whole, or without the usage chunk)."""
+        ...
+
+    def end(self) -> bytes:
+        """The upstream is done: return what was held back."""
+        ...
+
+    def text(self) -> str:
+        """The answer's text as far as it was seen, for the tokenizer, where no usage was reported."""
+        ...
+
+
+class Dialect(Protocol):
+    """One API shape. `name` is its name in gateway.yaml."""
+
+    name: str
+
+    def read_request(self, body: bytes) -> Ask:
+        """What the body asks for. Raises Fault(INVALID_BODY) with a public text that says what and where."""
+        ...
+
+    def read_usage(self, body: bytes) -> Usage | None:
+        """The usage that a whole (unstreamed) answer reports, None where it reports none. Never raises."""
+        ...
+
+    def answer_text(self, body: bytes) -> str:
+        """The text of a whole answer, for the tokenizer, where no usage was reported. Never raises."""
+        ...
+
+    def stream_reader(self, *, strip_usage: bool) -> StreamReader:
+        """A reader for one streamed answer."""
+        ...
+
+    def fault_body(self, fault: Fault, request_id: str) -> bytes:
+        """The JSON body that tells of a fault in this dialect's own error shape. Only public texts."""
+        ...
+
+    def refusal_body(self, refused: Refused, request_id: str) -> bytes:
+        """The JSON body of a refusal, in this dialect's own shape; `wait` and `pay` never look alike."""
+        ...
+
+    def stream_fault(self, fault: Fault, request_id: str) -> bytes:
+        """The event(s) that end a stream validly after its head was sent, telling of the fault."""
+        ...
+
+    def usage_comment(self, usage: Usage) -> bytes:
+        """An SSE comment that carries the usage to the app: ignored by every SDK, readable by who looks for it."""
+        ...

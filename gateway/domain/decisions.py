@@ -1,0 +1,132 @@
+"""The decision on a request: what is asked of the limiter and what it answers. Values, never exceptions.
+
+`judge` is the one place where a refusal is worked out from counters; the Lua script only says that some line failed.
+"""
+
+import msgspec
+
+from gateway.domain.limits import Remedy
+
+
+class Line(msgspec.Struct, frozen=True, gc=False):
+    """One limit as it bears on one request: the window's bounds (Unix seconds), its maximum, and the amount asked."""
+
+    name: str
+    start_s: int
+    end_s: int
+    maximum: int
+    amount: int
+    remedy: Remedy = Remedy.WAIT
+
+
+class Reservation(msgspec.Struct, frozen=True, gc=False):
+    """What `reserve` is asked: all lines of one request, and a running slot, or nothing.
+
+    `request_id` makes it idempotent; `version` is that of the entitlements the gateway knows; `concurrency` -1 is
+    unbounded; `lease_ms` is how long the hold lives without a sign of life.
+    """
+
+    request_id: str
+    account_id: str
+    version: int
+    lines: tuple[Line, ...]
+    concurrency: int = -1
+    lease_ms: int = 60_000
+
+
+class Admitted(msgspec.Struct, frozen=True, gc=False):
+    """Every line fits and is held. `used` is each line's count with this hold in it, in the order asked."""
+
+    now_ms: int
+    used: tuple[int, ...]
+    running: int
+
+
+class Refused(msgspec.Struct, frozen=True, gc=False):
+    """Some line does not fit; nothing was taken.
+
+    `limit` names the line that is the last to let this request in (`concurrency` for the running count), `needed` what
+    was asked of it. `retry_after_s` is the first whole second from now at which this request would fit if nothing
+    else came; None means that waiting never helps, as the request is larger than the limit.
+    """
+
+    now_ms: int
+    used: tuple[int, ...]
+    running: int
+    limit: str
+    maximum: int
+    needed: int
+    retry_after_s: int | None
+    remedy: Remedy
+
+
+class Stale(msgspec.Struct, frozen=True, gc=False):
+    """The account's entitlements changed: the limiter knows `version`. Reload them and ask again."""
+
+    version: int
+
+
+class Missing(msgspec.Struct, frozen=True, gc=False):
+    """The limiter holds no state of this account: hydrate it from the ledger and ask again."""
+
+
+class Skewed(msgspec.Struct, frozen=True, gc=False):
+    """A window passed in is not the one running at the limiter's `now_ms`: compute the windows anew and ask again."""
+
+    now_ms: int
+
+
+Decision = Admitted | Refused | Stale | Missing | Skewed
+
+
+class Counter(msgspec.Struct, frozen=True, gc=False):
+    """The live count of one limit: how much of the window that began at `start_s` is used or held."""
+
+    name: str
+    start_s: int
+    used: int
+
+
+class Settlement(msgspec.Struct, frozen=True, gc=False):
+    """What `settle` is told: the true amount of each line reserved, by limit name, and the packed usage event."""
+
+    request_id: str
+    account_id: str
+    amounts: tuple[tuple[str, int], ...]
+    event: bytes
+
+
+def judge(asked: Reservation, now_ms: int, used: tuple[int, ...], running: int) -> Refused | None:
+    """The refusal that these counters (before the request) mean, or None where every line fits."""
+    worst: Line | None = None
+    for line, count in zip(asked.lines, used, strict=True):
+        if count + line.amount > line.maximum and (worst is None or _wait_rank(line) > _wait_rank(worst)):
+            worst = line
+    if worst is not None:
+        hopeless = worst.amount > worst.maximum
+        return Refused(
+            now_ms=now_ms,
+            used=used,
+            running=running,
+            limit=worst.name,
+            maximum=worst.maximum,
+            needed=worst.amount,
+            retry_after_s=None if hopeless else max(1, -(-(worst.end_s * 1000 - now_ms) // 1000)),
+            remedy=worst.remedy,
+        )
+    if 0 <= asked.concurrency <= running:
+        return Refused(
+            now_ms=now_ms,
+            used=used,
+            running=running,
+            limit="concurrency",
+            maximum=asked.concurrency,
+            needed=1,
+            retry_after_s=1 if asked.concurrency else None,
+            remedy=Remedy.WAIT if asked.concurrency else Remedy.PAY,
+        )
+    return None
+
+
+def _wait_rank(line: Line) -> tuple[bool, int]:
+    return line.amount > line.maximum, line.end_s

@@ -1,0 +1,52 @@
+"""Faults: errors of our own, of an upstream or of a caller, each with a code, a public text and an internal text.
+
+A refusal by a limit is a decision (`domain/decisions.py`), not a fault. `docs/faults.md` lists every code here with its
+meaning and what to check; a test keeps the two equal.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class FaultKind:
+    """One kind of fault: HTTP status, stable code, OpenAI-style error type, and the text a caller may see."""
+
+    status: int
+    code: str
+    type: str
+    public: str
+
+
+class Fault(Exception):  # noqa: N818  # design.md §1: the word is fault
+    """A request that can't be served, with what the caller may know and what only the log may know."""
+
+    def __init__(
+        self, kind: FaultKind, internal: str = "", *, public: str = "", retry_after_s: int | None = None
+    ) -> None:
+        super().__init__(internal or kind.public)
+        self.kind = kind
+        self.public = public or kind.public
+        self.internal = internal
+
+
+_AUTH, _REQUEST, _SERVER = "authentication_error", "invalid_request_error", "server_error"
+
+MISSING_KEY = FaultKind(401, "missing_api_key", _AUTH, "No API key was sent. Send `Authorization: Bearer tw_...`.")
+INVALID_KEY = FaultKind(401, "invalid_api_key", _AUTH, "The API key is not known.")
+REVOKED_KEY = FaultKind(401, "revoked_api_key", _AUTH, "The API key was revoked.")
+EXPIRED_KEY = FaultKind(401, "expired_api_key", _AUTH, "The API key has expired.")
+SUSPENDED_ACCOUNT = FaultKind(403, "account_suspended", "permission_error", "The account is suspended.")
+UNKNOWN_TIER = FaultKind(503, "unknown_tier", _SERVER, "The account's plan is not configured on this gateway.")
+UNKNOWN_ROUTE = FaultKind(404, "unknown_route", _REQUEST, "No route of this gateway matches the path.")
+METHOD_NOT_ALLOWED = FaultKind(405, "method_not_allowed", _REQUEST, "The route does not take this method.")
+INVALID_BODY = FaultKind(400, "invalid_body", _REQUEST, "The request body could not be read.")
+BODY_TOO_LARGE = FaultKind(413, "body_too_large", _REQUEST, "The request body is larger than this gateway takes.")
+CLIENT_GONE = FaultKind(499, "client_gone", _REQUEST, "The client left before its request was read.")
+NOT_FOUND = FaultKind(404, "not_found", _REQUEST, "There is nothing here.")
+LIMITER_UNAVAILABLE = FaultKind(503, "limiter_unavailable", _SERVER, "Limits cannot be checked now. Try again soon.")
+LEDGER_UNAVAILABLE = FaultKind(503, "ledger_unavailable", _SERVER, "Accounts cannot be read now. Try again soon.")
+UPSTREAM_REFUSED = FaultKind(502, "upstream_unreachable", _SERVER, "The upstream could not be reached.")
+UPSTREAM_BROKEN = FaultKind(502, "upstream_broken", _SERVER, "The upstream's answer was cut short or is not HTTP.")
+UPSTREAM_TIMEOUT = FaultKind(504, "upstream_timeout", _SERVER, "The upstream did not answer in time.")
+UPSTREAM_BUSY = FaultKind(503, "upstream_busy", _SERVER, "Too many requests wait for a connection to the upstream.")
+INTERNAL = FaultKind(500, "internal_error", _SERVER, "The gateway failed on this request.")

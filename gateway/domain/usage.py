@@ -1,0 +1,70 @@
+"""What a request used, and the event that tells the ledger of it. Pure values."""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class CountedBy(StrEnum):
+    """Who counted the tokens of an answer, best first."""
+
+    UPSTREAM = "upstream"
+    TOKENIZER = "tokenizer"
+    ESTIMATE = "estimate"
+
+
+class Outcome(StrEnum):
+    """How a request that was admitted ended."""
+
+    OK = "ok"
+    CLIENT_GONE = "client_gone"
+    CLIENT_ERROR = "client_error"
+    UPSTREAM_ERROR = "upstream_error"
+    UPSTREAM_CUT = "upstream_cut"
+    FAULT = "fault"
+
+
+class Usage(msgspec.Struct, frozen=True, gc=False):
+    """Tokens by kind. `cached_tokens` is a part of `input_tokens`; `reasoning_tokens` a part of `output_tokens`."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Input and output together: what the unit `tokens` counts."""
+        return self.input_tokens + self.output_tokens
+
+
+class UsageEvent(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """One settled request, as it travels on the usage stream (MessagePack array) and stands in the ledger.
+
+    New fields go at the end, with a default: gateways of two versions may share a stream.
+    Times are Unix milliseconds by the limiter's clock; `admitted_ms` decides which windows, hours and days the event
+    belongs to. `requests` is what it counts against request limits: 1, or 0 where the request was given back.
+    """
+
+    request_id: str
+    account_id: str
+    key_id: str
+    tier: str
+    route: str
+    endpoint: str
+    model: str
+    upstream: str
+    admitted_ms: int
+    settled_ms: int
+    status: int
+    outcome: Outcome
+    counted_by: CountedBy
+    streamed: bool
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    reasoning_tokens: int
+    estimated_tokens: int
+    request_bytes: int
+    response_bytes: int

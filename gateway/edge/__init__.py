@@ -1,0 +1,1 @@
+"""The client's side of HTTP: entry, proxy (the straight line), relay, reply, headers."""

@@ -1,0 +1,1 @@
+"""The limiter: its port, its Redis implementation and its in-process model; key names; the embedded server."""

@@ -1,0 +1,45 @@
+"""The limiter port. Two implementations pass one contract suite: `redis_limiter` and the reference `memory_limiter`.
+
+All calls are idempotent by request id. Times are the limiter's own (Redis TIME); callers compute windows with
+`clock_offset_ms` so that every gateway means the same window.
+"""
+
+import asyncio
+from typing import Protocol
+
+from gateway.domain.decisions import Counter, Decision, Reservation, Settlement
+
+
+class Limiter(Protocol):
+    """Atomic admission over all limits of an account."""
+
+    clock_offset_ms: int
+    """The limiter's clock minus this process's clock, as of the last reply."""
+
+    async def reserve(self, asked: Reservation) -> Decision:
+        """Hold every line and a running slot, or take nothing and say why. One round trip.
+
+        Raises Fault(LIMITER_UNAVAILABLE) when the limiter doesn't answer in time.
+        """
+        ...
+
+    def settle(self, settlement: Settlement) -> "asyncio.Future[None]":
+        """Replace the hold by the true amounts, free its slot, and put its event on the usage stream, in one step.
+
+        A line whose window has rolled since is left alone. Without a hold (lost, or settled before) only the event is
+        written: the ledger takes each request id once. Retried until the limiter answers; the future need not be
+        awaited.
+        """
+        ...
+
+    async def hydrate(self, account_id: str, version: int, counters: tuple[Counter, ...], expires_s: int) -> None:
+        """Create the account's state from what the ledger knows, unless it exists by now. Live holds are added to it."""
+        ...
+
+    async def peek(self, account_id: str) -> tuple[int, int, dict[str, tuple[int, int]]] | None:
+        """Version, running count and, by limit name, (window start in Unix seconds, used); None when there is no state."""
+        ...
+
+    async def bump(self, account_id: str, version: int) -> None:
+        """Tell that the account's entitlements are now at `version` (never moves back)."""
+        ...

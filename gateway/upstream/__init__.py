@@ -1,0 +1,1 @@
+"""Where requests go: the transport port, its two implementations, and the sandbox."""

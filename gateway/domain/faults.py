@@ -20,9 +20,7 @@ class FaultKind:
 class Fault(Exception):  # noqa: N818  # design.md §1: the word is fault
     """A request that can't be served, with what the caller may know and what only the log may know."""
 
-    def __init__(
-        self, kind: FaultKind, internal: str = "", *, public: str = "", retry_after_s: int | None = None
-    ) -> None:
+    def __init__(self, kind: FaultKind, internal: str = "", *, public: str = "") -> None:
         super().__init__(internal or kind.public)
         self.kind = kind
         self.public = public or kind.public

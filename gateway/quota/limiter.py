@@ -33,11 +33,11 @@ class Limiter(Protocol):
         ...
 
     async def hydrate(self, account_id: str, version: int, counters: tuple[Counter, ...], expires_s: int) -> None:
-        """Create the account's state from what the ledger knows, unless it exists by now. Live holds are added to it."""
+        """Create the account's state from what the ledger knows, unless it exists by now. Live holds are added."""
         ...
 
     async def peek(self, account_id: str) -> tuple[int, int, dict[str, tuple[int, int]]] | None:
-        """Version, running count and, by limit name, (window start in Unix seconds, used); None when there is no state."""
+        """Version, running count and, by limit name, (window start in Unix seconds, used); None without state."""
         ...
 
     async def bump(self, account_id: str, version: int) -> None:

@@ -88,12 +88,17 @@ class Counter(msgspec.Struct, frozen=True, gc=False):
 
 
 class Settlement(msgspec.Struct, frozen=True, gc=False):
-    """What `settle` is told: the true amount of each line reserved, by limit name, and the packed usage event."""
+    """What `settle` is told: the true amount of each line reserved, and the packed usage event.
+
+    `amounts` holds (limit name, start of the window it was admitted in as Unix seconds, amount). `again` marks a
+    repeat after an attempt whose outcome is unknown.
+    """
 
     request_id: str
     account_id: str
-    amounts: tuple[tuple[str, int], ...]
+    amounts: tuple[tuple[str, int, int], ...]
     event: bytes
+    again: bool = False
 
 
 def judge(asked: Reservation, now_ms: int, used: tuple[int, ...], running: int) -> Refused | None:

@@ -26,14 +26,27 @@ class Limiter(Protocol):
     def settle(self, settlement: Settlement) -> "asyncio.Future[None]":
         """Replace the hold by the true amounts, free its slot, and put its event on the usage stream, in one step.
 
-        A line whose window has rolled since is left alone. Without a hold (lost, or settled before) only the event is
-        written: the ledger takes each request id once. Retried until the limiter answers; the future need not be
-        awaited.
+        A line whose window has rolled since is left alone. Where the hold is gone (the limiter's state was lost while
+        the request ran) the amounts are charged in full, unless `again` says that an earlier attempt may have taken
+        it: then only the event is written, and the ledger takes each request id once. Retried until the limiter
+        answers; the future need not be awaited.
         """
         ...
 
-    async def hydrate(self, account_id: str, version: int, counters: tuple[Counter, ...], expires_s: int) -> None:
-        """Create the account's state from what the ledger knows, unless it exists by now. Live holds are added."""
+    async def flushed_mark(self, account_id: str) -> str | None:
+        """A mark to be passed to `hydrate`, once all usage that the stream held is in the ledger; None while it isn't.
+
+        What the ledger says after that is complete up to the mark.
+        """
+        ...
+
+    async def hydrate(
+        self, account_id: str, version: int, counters: tuple[Counter, ...], expires_s: int, mark: str
+    ) -> bool:
+        """Create the account's state from what the ledger knows, unless it exists by now. Live holds are added.
+
+        False where usage of the account was settled after `mark` was taken: read the ledger anew and try again.
+        """
         ...
 
     async def peek(self, account_id: str) -> tuple[int, int, dict[str, tuple[int, int]]] | None:

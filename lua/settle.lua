@@ -1,0 +1,88 @@
+-- settle: replace a hold by what was really used, free its slot, and put its usage event on the stream. Many a call.
+--
+-- KEYS, per request: account hash, holds hash, leases zset, events stream
+-- ARGV[1]: now in µs, 0 = the server's TIME
+-- ARGV[2..], per request two: msgpack [request_id, again (0 or 1), then per line: name, window start s, amount],
+--   and the event's bytes
+-- Reply: [now µs, then per request one of]
+--   1       the hold was replaced
+--   0       there was no hold (its state was lost): charged in full, or, with again = 1, taken for settled before
+--   "text"  this request failed
+-- Invariants: a count moves only while its window is the one held in; u >= 0; the event is written in every case, and
+--   the ledger takes each request id once; a missing account is marked (field x), never made anew.
+
+local now_us = tonumber(ARGV[1])
+if now_us == 0 then
+  local time = redis.call('TIME')
+  now_us = time[1] * 1000000 + time[2]
+end
+
+local FIRST, WIDTH, HOLD_FIRST, HOLD_WIDTH, MARK_TTL_S = 3, 3, 6, 5, 86400
+
+-- What was held, by limit name: {start s, amount}.
+local function held_lines(packed)
+  local held, hold = {}, cmsgpack.unpack(packed)
+  for i = HOLD_FIRST, #hold, HOLD_WIDTH do
+    held[hold[i]] = {hold[i + 1], hold[i + 4]}
+  end
+  return held
+end
+
+local function charge(account, call, held)
+  local fields = {'v', 'n'}
+  for i = FIRST, #call, WIDTH do
+    fields[#fields + 1] = 's:' .. call[i]
+    fields[#fields + 1] = 'u:' .. call[i]
+  end
+  local state = redis.call('HMGET', account, unpack(fields))
+  if not state[1] then
+    return false
+  end
+  local writes = {}
+  if held then
+    writes = {'n', math.max(0, (tonumber(state[2]) or 0) - 1)}
+  end
+  for i = FIRST, #call, WIDTH do
+    local at = 3 + (i - FIRST) / WIDTH * 2
+    local line = held and held[call[i]] or {call[i + 1], 0}
+    if tonumber(state[at]) == line[1] then
+      writes[#writes + 1] = fields[at + 1]
+      writes[#writes + 1] = math.max(0, (tonumber(state[at + 1]) or 0) - line[2] + call[i + 2])
+    end
+  end
+  if #writes > 0 then
+    redis.call('HSET', account, unpack(writes))
+  end
+  return true
+end
+
+local function settle(account, holds, leases, events, packed, event)
+  local call = cmsgpack.unpack(packed)
+  local id, again = call[1], call[2]
+  local hold = redis.call('HGET', holds, id)
+  local charged = true
+  if hold or again == 0 then
+    charged = charge(account, call, hold and held_lines(hold))
+  end
+  if hold then
+    redis.call('HDEL', holds, id)
+    redis.call('ZREM', leases, id)
+  end
+  local entry = redis.call('XADD', events, '*', 'e', event)
+  if not charged then
+    redis.call('HSET', account, 'x', entry)
+    redis.call('EXPIRE', account, MARK_TTL_S)
+  end
+  return hold and 1 or 0
+end
+
+local replies = {now_us}
+for i = 1, (#ARGV - 1) / 2 do
+  local k = i * 4
+  local ok, reply = pcall(settle, KEYS[k - 3], KEYS[k - 2], KEYS[k - 1], KEYS[k], ARGV[i * 2], ARGV[i * 2 + 1])
+  if not ok then
+    reply = type(reply) == 'table' and reply.err or tostring(reply)
+  end
+  replies[i + 1] = reply
+end
+return replies

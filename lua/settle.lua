@@ -28,16 +28,18 @@ local function held_lines(packed)
   return held
 end
 
-local function charge(account, call, held)
+-- Names of the fields to read: version, running, then start and used of each line.
+local function fields_of(call)
   local fields = {'v', 'n'}
   for i = FIRST, #call, WIDTH do
     fields[#fields + 1] = 's:' .. call[i]
     fields[#fields + 1] = 'u:' .. call[i]
   end
-  local state = redis.call('HMGET', account, unpack(fields))
-  if not state[1] then
-    return false
-  end
+  return fields
+end
+
+-- The account's fields as they shall be, in turn: name, value.
+local function charged(call, held, fields, state)
   local writes = {}
   if held then
     writes = {'n', math.max(0, (tonumber(state[2]) or 0) - 1)}
@@ -50,28 +52,29 @@ local function charge(account, call, held)
       writes[#writes + 1] = math.max(0, (tonumber(state[at + 1]) or 0) - line[2] + call[i + 2])
     end
   end
-  if #writes > 0 then
-    redis.call('HSET', account, unpack(writes))
-  end
-  return true
+  return writes
 end
 
+-- Reads come first and the event before all other writes: what fails has changed nothing, or has its event written.
 local function settle(account, holds, leases, events, packed, event)
   local call = cmsgpack.unpack(packed)
   local id, again = call[1], call[2]
   local hold = redis.call('HGET', holds, id)
-  local charged = true
-  if hold or again == 0 then
-    charged = charge(account, call, hold and held_lines(hold))
+  local fields = fields_of(call)
+  local state = redis.call('HMGET', account, unpack(fields))
+  local entry = redis.call('XADD', events, '*', 'e', event)
+  if not state[1] then
+    redis.call('HSET', account, 'x', entry)
+    redis.call('EXPIRE', account, MARK_TTL_S)
+  elseif hold or again == 0 then
+    local writes = charged(call, hold and held_lines(hold), fields, state)
+    if #writes > 0 then
+      redis.call('HSET', account, unpack(writes))
+    end
   end
   if hold then
     redis.call('HDEL', holds, id)
     redis.call('ZREM', leases, id)
-  end
-  local entry = redis.call('XADD', events, '*', 'e', event)
-  if not charged then
-    redis.call('HSET', account, 'x', entry)
-    redis.call('EXPIRE', account, MARK_TTL_S)
   end
   return hold and 1 or 0
 end

@@ -33,10 +33,11 @@ class Limiter(Protocol):
         """
         ...
 
-    async def flushed_mark(self, account_id: str) -> str | None:
-        """A mark to be passed to `hydrate`, once all usage that the stream held is in the ledger; None while it isn't.
+    async def flushed_mark(self, account_id: str, patience_s: float) -> str:
+        """A mark to be passed to `hydrate`, once all usage that the stream holds now is in the ledger.
 
-        What the ledger says after that is complete up to the mark.
+        What the ledger says after that is complete up to the mark. Raises Fault(LIMITER_UNAVAILABLE) where the
+        flusher doesn't get there within `patience_s`.
         """
         ...
 
@@ -45,7 +46,8 @@ class Limiter(Protocol):
     ) -> bool:
         """Create the account's state from what the ledger knows, unless it exists by now. Live holds are added.
 
-        False where usage of the account was settled after `mark` was taken: read the ledger anew and try again.
+        False where usage of the account was settled, or its entitlements changed, after `mark` was taken: read the
+        ledger anew and try again.
         """
         ...
 
@@ -54,5 +56,8 @@ class Limiter(Protocol):
         ...
 
     async def bump(self, account_id: str, version: int) -> None:
-        """Tell that the account's entitlements are now at `version` (never moves back)."""
+        """Tell that the account's entitlements are now at `version` (never moves back).
+
+        Without state, a hydration under way is told to start again.
+        """
         ...

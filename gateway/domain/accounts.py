@@ -1,0 +1,45 @@
+"""Who calls: accounts, the API keys they own, and what a checked key says of its caller. Pure values.
+
+Times are Unix milliseconds.
+"""
+
+import msgspec
+
+
+class Account(msgspec.Struct, frozen=True, gc=False):
+    """Who is limited and billed.
+
+    `version` grows by one with every change of the account or of one of its keys: a gateway that knows an older one
+    knows too little.
+    """
+
+    id: str
+    name: str
+    tier: str
+    suspended: bool
+    version: int
+    created_ms: int
+
+
+class ApiKey(msgspec.Struct, frozen=True, gc=False):
+    """One API key of an account. The key itself is nowhere kept: `digest` is its HMAC (`identity/keys.py`).
+
+    `expires_ms` None never expires; the key is refused from that millisecond on.
+    """
+
+    id: str
+    account_id: str
+    digest: bytes
+    name: str
+    created_ms: int
+    expires_ms: int | None = None
+    revoked_ms: int | None = None
+
+
+class Caller(msgspec.Struct, frozen=True, gc=False):
+    """A request's caller once its key is checked; `version` is that of the account as it was read."""
+
+    account_id: str
+    key_id: str
+    tier: str
+    version: int

@@ -3,7 +3,7 @@
 -- KEYS, per request: account hash, holds hash, leases zset, events stream
 -- ARGV[1]: now in µs, 0 = the server's TIME
 -- ARGV[2..], per request two: msgpack [request_id, again (0 or 1), then per line: name, window start s, amount],
---   and the event's bytes
+--   and the event's bytes; an empty event only gives back a hold whose request never ran
 -- Reply: [now µs, then per request one of]
 --   1       the hold was replaced
 --   0       there was no hold (its state was lost): charged in full, or, with again = 1, taken for settled before
@@ -62,15 +62,18 @@ local function settle(account, holds, leases, events, packed, event)
   local hold = redis.call('HGET', holds, id)
   local fields = fields_of(call)
   local state = redis.call('HMGET', account, unpack(fields))
-  local entry = redis.call('XADD', events, '*', 'e', event)
+  local entry = event ~= '' and redis.call('XADD', events, '*', 'e', event)
+  local writes = {}
+  if state[1] and (hold or again == 0) then
+    writes = charged(call, hold and held_lines(hold), fields, state)
+  elseif entry and not state[1] then
+    writes = {'x', entry}
+  end
+  if #writes > 0 then
+    redis.call('HSET', account, unpack(writes))
+  end
   if not state[1] then
-    redis.call('HSET', account, 'x', entry)
     redis.call('EXPIRE', account, MARK_TTL_S)
-  elseif hold or again == 0 then
-    local writes = charged(call, hold and held_lines(hold), fields, state)
-    if #writes > 0 then
-      redis.call('HSET', account, unpack(writes))
-    end
   end
   if hold then
     redis.call('HDEL', holds, id)

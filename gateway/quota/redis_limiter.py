@@ -1,0 +1,169 @@
+"""The limiter on Redis: `lua/*.lua`, called in batches. The contract is `gateway/quota/limiter.py`.
+
+Promises: one round trip for a decision; a reservation whose answer never came is given back once Redis answers again;
+a settlement is repeated until Redis takes it. Fails with Fault(LIMITER_UNAVAILABLE) and never waits longer than the
+link's time-out for one try.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from gateway.domain.decisions import Admitted, Counter, Decision, Missing, Reservation, Settlement, Skewed, Stale, judge
+from gateway.domain.faults import INTERNAL, LIMITER_UNAVAILABLE, Fault
+from gateway.quota.batch import Batch
+from gateway.quota.keys import Keyspace
+from gateway.quota.resp import RedisLink
+from gateway.quota.scripts import load_script, run
+
+_pack = msgspec.msgpack.Encoder().encode
+
+ADMITTED, REFUSED, STALE, MISSING, SKEWED = 1, 0, 2, 3, 4
+
+FLUSHED_POLL_S = 0.02
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
+
+
+class RedisLimiter:
+    """A `Limiter` over one open link, made inside the loop that uses it.
+
+    `now_us` replaces Redis TIME by a clock of the caller's own.
+    """
+
+    def __init__(
+        self,
+        link: RedisLink,
+        *,
+        namespace: str = "tw",
+        partitions: int = 8,
+        now_us: Callable[[], int] | None = None,
+    ) -> None:
+        self.clock_offset_ms = 0
+        self._link = link
+        self._keyspace = Keyspace(namespace, partitions)
+        self._loop = asyncio.get_running_loop()
+        self._reserves = Batch(link, "reserve", self._tell_time, now_us)
+        self._settles = Batch(link, "settle", self._tell_time, now_us)
+        self._unsettled: dict[str, asyncio.Future[None]] = {}
+
+    @property
+    def unsettled(self) -> int:
+        """Settlements that Redis has not confirmed yet."""
+        return len(self._unsettled)
+
+    @property
+    def script_runs(self) -> int:
+        """Script runs so far: each is one call to Redis, whatever it carried."""
+        return self._reserves.runs + self._settles.runs
+
+    async def reserve(self, asked: Reservation) -> Decision:
+        """See `Limiter.reserve`."""
+        call: list[str | int] = [
+            asked.request_id,
+            asked.account_id,
+            asked.version,
+            asked.concurrency,
+            asked.lease_ms,
+        ]
+        for line in asked.lines:
+            call += (line.name, line.start_s, line.end_s, line.maximum, line.amount)
+        try:
+            now_us, entry = await self._reserves.call(self._keyspace.of(asked.account_id), _pack(call))
+        except (Fault, asyncio.CancelledError):
+            self._give_back(asked)
+            raise
+        return _decision(asked, now_us // 1000, entry)
+
+    def settle(self, settlement: Settlement) -> "asyncio.Future[None]":
+        """See `Limiter.settle`."""
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._unsettled[settlement.request_id] = done
+        self._try_settle(settlement, done, FIRST_PAUSE_S)
+        return done
+
+    async def drain(self, patience_s: float) -> int:
+        """Wait until every settlement is confirmed, at most `patience_s`; how many were not."""
+        if self._unsettled:
+            await asyncio.wait(list(self._unsettled.values()), timeout=patience_s)
+        return len(self._unsettled)
+
+    async def flushed_mark(self, account_id: str, patience_s: float) -> str:
+        """See `Limiter.flushed_mark`."""
+        keys = self._keyspace.of(account_id)
+        mark, newest = await asyncio.gather(
+            self._link.call("HGET", keys.account, "x"), self._link.call("XREVRANGE", keys.events, "+", "-", "COUNT", 1)
+        )
+        if newest:
+            deadline_s = self._loop.time() + patience_s
+            while await self._link.call("XRANGE", keys.events, "-", newest[0][0], "COUNT", 1):
+                if self._loop.time() > deadline_s:
+                    raise Fault(LIMITER_UNAVAILABLE, f"usage of account {account_id} is not in the ledger yet")
+                await asyncio.sleep(FLUSHED_POLL_S)
+        return mark.decode() if mark else ""
+
+    async def hydrate(
+        self, account_id: str, version: int, counters: tuple[Counter, ...], expires_s: int, mark: str
+    ) -> bool:
+        """See `Limiter.hydrate`."""
+        call: list[str | int] = [account_id, version, expires_s, mark]
+        for counter in counters:
+            call += (counter.name, counter.start_s, counter.used)
+        keys = self._keyspace.of(account_id)
+        names = (keys.account, keys.holds, keys.leases, keys.events)
+        return bool(await run(self._link, load_script("hydrate"), names, (_pack(call),)) == 1)
+
+    async def peek(self, account_id: str) -> tuple[int, int, dict[str, tuple[int, int]]] | None:
+        """See `Limiter.peek`."""
+        reply = await run(self._link, load_script("peek"), (self._keyspace.of(account_id).account,), ())
+        if not reply:
+            return None
+        fields = {name.decode(): int(value) for name, value in zip(reply[::2], reply[1::2], strict=True)}
+        limits = {name[2:]: (start_s, fields["u:" + name[2:]]) for name, start_s in fields.items() if name[:2] == "s:"}
+        return fields["v"], fields.get("n", 0), limits
+
+    async def bump(self, account_id: str, version: int) -> None:
+        """See `Limiter.bump`."""
+        await run(self._link, load_script("bump"), (self._keyspace.of(account_id).account,), (version,))
+
+    def _try_settle(self, settlement: Settlement, done: "asyncio.Future[None]", pause_s: float) -> None:
+        call: list[str | int] = [settlement.request_id, int(settlement.again)]
+        for name, start_s, amount in settlement.amounts:
+            call += (name, start_s, amount)
+        reply = self._settles.call(self._keyspace.of(settlement.account_id), _pack(call), settlement.event)
+
+        def replied(reply: "asyncio.Future[Any]") -> None:
+            if reply.exception() is None:
+                self._unsettled.pop(settlement.request_id, None)
+                if not done.done():
+                    done.set_result(None)
+                return
+            repeat = settlement if settlement.again else msgspec.structs.replace(settlement, again=True)
+            self._loop.call_later(pause_s, self._try_settle, repeat, done, min(pause_s * 2, LONGEST_PAUSE_S))
+
+        reply.add_done_callback(replied)
+
+    def _give_back(self, asked: Reservation) -> None:
+        """Release what a reservation may have taken whose answer nobody heard."""
+        nothing = tuple((line.name, line.start_s, 0) for line in asked.lines)
+        self.settle(Settlement(asked.request_id, asked.account_id, nothing, b"", again=True))
+
+    def _tell_time(self, now_us: int) -> None:
+        self.clock_offset_ms = now_us // 1000 - time.time_ns() // 1_000_000
+
+
+def _decision(asked: Reservation, now_ms: int, entry: list[int]) -> Decision:
+    """The decision that a reply of reserve.lua means."""
+    code = entry[0]
+    if code == ADMITTED:
+        return Admitted(now_ms, tuple(entry[2:]), entry[1])
+    if code == REFUSED:
+        refused = judge(asked, now_ms, tuple(entry[2:]), entry[1])
+        if refused is None:
+            raise Fault(INTERNAL, f"reserve.lua refused what fits: {entry}")
+        return refused
+    if code == STALE:
+        return Stale(entry[1])
+    return Missing() if code == MISSING else Skewed(now_ms)

@@ -36,6 +36,13 @@ class StreamReader(Protocol):
     """The usage that the upstream reported so far; None until it did."""
     finished: bool
     """The stream's own terminator was seen: a cut after it loses nothing."""
+    error_seen: bool
+    """The upstream told of an error inside the stream."""
+
+    @property
+    def mid_event(self) -> bool:
+        """What was sent on so far ends inside an event: nothing of our own may be put there."""
+        ...
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes as they arrived; return those to send on now (whole, or without the usage chunk)."""

@@ -1,0 +1,109 @@
+"""Watches one streamed chat completion in passing: its usage, its end, its text.
+
+A read that ends at an event boundary and tells nothing new passes as the object that came in. With `strip_usage` the
+usage chunk, which the gateway alone asked for, is taken out, and an event that has not ended is held back until it has
+(no client can act on half an event); without it nothing is held back. Never raises; holds no more than one event and
+one batch of text.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from gateway.dialects.openai_text import StreamText
+from gateway.dialects.openai_usage import UNREADABLE, usage_of
+from gateway.dialects.sse import EVENT_ENDS, EventCutter, event_data, split_events
+from gateway.domain.usage import Usage
+
+_DONE = b"[DONE]"
+_DONE_ENDS = tuple(_DONE + end for end in EVENT_ENDS)
+_EMPTY_CHOICES = (b"", b"[]", b"null")
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    usage: Any = None
+    error: Any = None
+    choices: msgspec.Raw = msgspec.Raw()
+
+
+_chunk = msgspec.json.Decoder(_Chunk)
+
+
+class OpenAIStream:
+    """A `StreamReader` for chat completions.
+
+    `error_seen` says that the upstream told of an error inside the stream; `mid_event` that the bytes sent on so far
+    end inside an event, where nothing of our own may be put.
+    """
+
+    __slots__ = ("_comment", "_cutter", "_strip", "_text", "error_seen", "finished", "usage")
+
+    def __init__(self, *, strip_usage: bool, usage_comment: Callable[[Usage], bytes]) -> None:
+        self.usage: Usage | None = None
+        self.finished = False
+        self.error_seen = False
+        self._strip = strip_usage
+        self._comment = usage_comment
+        self._cutter = EventCutter()
+        self._text = StreamText()
+
+    @property
+    def mid_event(self) -> bool:
+        """Half an event was sent on. Never so with `strip_usage`, unless an event is longer than is held."""
+        return not self._strip and bool(self._cutter.held)
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes as they arrived; return those to send on now."""
+        if not self._cutter.held and data.endswith(EVENT_ENDS):
+            return self._take(data)
+        events = self._cutter.feed(data)
+        kept = self._take(events) if events else b""
+        return kept if self._strip else data
+
+    def end(self) -> bytes:
+        """The upstream is done: return what was held back. From now on `finished` takes finish reasons for an end."""
+        rest = self._cutter.rest()
+        kept = self._take(rest) if rest else b""
+        self.finished = self.finished or self._text.finished
+        return kept if self._strip else b""
+
+    def text(self) -> str:
+        """The answer's text so far; "" once the usage is known."""
+        return self._text.text()
+
+    def _take(self, events: bytes) -> bytes:
+        if self.usage is None:
+            self._text.add(events)
+        if not _is_notable(events):
+            return events
+        kept = [self._read(event) if _is_notable(event) else event for event in split_events(events)]
+        return b"".join(kept) if self._strip else events
+
+    def _read(self, event: bytes) -> bytes:
+        """Learn from one event; return what is to be sent on in its place."""
+        data = event_data(event)
+        if data.strip() == _DONE:
+            self.finished = True
+            return event
+        try:
+            chunk = _chunk.decode(data)
+        except UNREADABLE:
+            return event
+        self.error_seen = self.error_seen or bool(chunk.error)
+        usage = usage_of(chunk.usage)
+        if usage is None:
+            return event
+        self.usage = usage
+        self._text.drop()
+        return self._comment(usage) if bytes(chunk.choices).strip() in _EMPTY_CHOICES else event
+
+
+def _is_notable(events: bytes) -> bool:
+    """Whether these events may tell of usage, an error or the end. `"usage":null` stands in every chunk of many."""
+    return (
+        events.count(b'"usage"') != events.count(b'"usage":null')
+        or events.endswith(_DONE_ENDS)
+        or b'"error"' in events
+        or _DONE in events[-64:]
+    )

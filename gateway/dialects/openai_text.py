@@ -1,0 +1,199 @@
+"""Collects the text of an OpenAI-shaped answer, for the tokenizer, where the upstream reports no usage.
+
+A stream's bytes are kept as they came, at next to no cost, and turned into text a batch at a time: what is held of a
+stream is one batch of bytes and its text, which is bounded. Never raises: an event that can't be read adds no text.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from gateway.dialects.openai_usage import UNREADABLE
+from gateway.dialects.sse import event_data, split_events
+
+BATCH_BYTES = 32 << 10
+"""Bytes of stream kept before they are turned into text."""
+
+MAX_TEXT_CHARS = 4 << 20
+"""The longest text kept: above what any model writes in one answer."""
+
+_SILENT = frozenset({"id", "role", "type", "object", "model", "finish_reason", "logprobs", "signature", "format"})
+
+
+class _Function(msgspec.Struct, gc=False):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct, gc=False):
+    function: _Function | None = None
+
+
+class _Message(msgspec.Struct, gc=False):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    function_call: _Function | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    index: int = 0
+    delta: _Message | None = None
+    message: _Message | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    choices: list[_Choice] | None = None
+
+
+_chunk = msgspec.json.Decoder(_Chunk)
+_batch = msgspec.json.Decoder(list[_Chunk])
+
+
+class StreamText:
+    """The text of one stream. `add` takes complete events; `finished` is known of what was turned into text."""
+
+    __slots__ = ("_chars", "_kept_bytes", "_open", "_raw", "_seen", "_texts")
+
+    def __init__(self) -> None:
+        self._raw: list[bytes] = []
+        self._kept_bytes = 0
+        self._texts: dict[int, list[str]] = {}
+        self._chars = 0
+        self._seen = False
+        self._open: set[int] = set()
+
+    def add(self, events: bytes) -> None:
+        """Keep complete events as they came."""
+        self._raw.append(events)
+        self._kept_bytes += len(events)
+        if self._kept_bytes > BATCH_BYTES:
+            self._digest()
+
+    def drop(self) -> None:
+        """Forget it all: the upstream told its usage."""
+        self._raw.clear()
+        self._texts.clear()
+        self._kept_bytes = self._chars = 0
+
+    def text(self) -> str:
+        """The text so far, one choice after the other."""
+        self._digest()
+        for index, texts in self._texts.items():
+            self._texts[index] = ["".join(texts)]
+        return "\n".join(texts[0] for texts in self._texts.values())
+
+    @property
+    def finished(self) -> bool:
+        """Every choice that was seen came to its finish reason."""
+        self._digest()
+        return self._seen and not self._open
+
+    def _digest(self) -> None:
+        if not self._raw:
+            return
+        events = b"".join(self._raw)
+        self._raw.clear()
+        self._kept_bytes = 0
+        for chunk in _chunks(events):
+            for choice in chunk.choices or ():
+                self._take(choice)
+
+    def _take(self, choice: _Choice) -> None:
+        self._seen = True
+        if choice.finish_reason:
+            self._open.discard(choice.index)
+        else:
+            self._open.add(choice.index)
+        for text in _texts(choice):
+            if self._chars < MAX_TEXT_CHARS:
+                self._texts.setdefault(choice.index, []).append(text)
+                self._chars += len(text)
+
+
+def answer_text(body: bytes) -> str:
+    """The text of a whole answer, "" where it has none that can be read."""
+    chunk = _read_chunk(body)
+    return "\n".join("".join(_texts(choice)) for choice in chunk.choices or ()) if chunk else ""
+
+
+def _chunks(events: bytes) -> Iterator[_Chunk]:
+    """The chunks in `events`; well-formed ones are decoded at once, as one JSON array."""
+    if events.startswith(b"data: {"):
+        array = events.rstrip()[6:].removesuffix(b"data: [DONE]").rstrip().replace(b"\n\ndata: ", b",")
+        try:
+            yield from _batch.decode(b"[" + array + b"]")
+        except UNREADABLE:
+            pass
+        else:
+            return
+    for event in split_events(events):
+        chunk = _read_chunk(event_data(event))
+        if chunk is not None:
+            yield chunk
+
+
+def _read_chunk(data: bytes) -> _Chunk | None:
+    try:
+        return _chunk.decode(data)
+    except msgspec.ValidationError:
+        return _read_loosely(data)
+    except UNREADABLE:
+        return None
+
+
+def _read_loosely(data: bytes) -> _Chunk | None:
+    """A chunk of another make (content as a list of parts, say): all text under its choices as one."""
+    try:
+        chunk = msgspec.json.decode(data)
+    except UNREADABLE:
+        return None
+    choices = chunk.get("choices") if isinstance(chunk, dict) else None
+    if not isinstance(choices, list):
+        return None
+    return _Chunk([_loose_choice(choice) for choice in choices if isinstance(choice, dict)])
+
+
+def _loose_choice(choice: dict[str, Any]) -> _Choice:
+    index, finish = choice.get("index"), choice.get("finish_reason")
+    return _Choice(
+        index=index if isinstance(index, int) else 0,
+        text="".join(_strings(choice)),
+        finish_reason=str(finish) if finish else None,
+    )
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key not in _SILENT:
+                yield from _strings(item)
+
+
+def _texts(choice: _Choice) -> Iterator[str]:
+    if choice.text:
+        yield choice.text
+    for message in (choice.delta, choice.message):
+        if message is not None:
+            yield from _message_texts(message)
+
+
+def _message_texts(message: _Message) -> Iterator[str]:
+    """The texts of a message. vLLM and OpenRouter send the reasoning under two names: it is taken once."""
+    for text in (message.reasoning_content or message.reasoning, message.content, message.refusal):
+        if text:
+            yield text
+    functions = [call.function for call in message.tool_calls or ()]
+    for function in (*functions, message.function_call):
+        if function is not None:
+            yield (function.name or "") + (function.arguments or "")

@@ -1,0 +1,65 @@
+"""Reads the usage that OpenAI-shaped answers report, in whole bodies and in stream chunks.
+
+Takes what providers really send: nulls, missing and extra fields, numbers as text. Never raises: what makes no sense
+is no usage. A report of nothing at all is none either, so that an upstream that fills in zeros does not make an answer
+free of charge.
+"""
+
+from typing import Any
+
+import msgspec
+
+from gateway.domain.usage import Usage
+
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What a decoder raises on bytes that aren't the JSON it expects."""
+
+_MOST = 2**53 - 1
+
+
+class _Answer(msgspec.Struct, gc=False):
+    usage: Any = None
+
+
+_answer = msgspec.json.Decoder(_Answer)
+
+
+def read_usage(body: bytes) -> Usage | None:
+    """The usage of a whole answer, None where it reports none."""
+    try:
+        return usage_of(_answer.decode(body).usage)
+    except UNREADABLE:
+        return None
+
+
+def usage_of(report: Any) -> Usage | None:
+    """The usage that a decoded `usage` field tells of; the Responses API's names are taken as well.
+
+    Where the total is more than prompt and completion the difference is output: xAI and Gemini leave reasoning out of
+    `completion_tokens`, and bill it.
+    """
+    if not isinstance(report, dict):
+        return None
+    prompt = _count(report.get("prompt_tokens", report.get("input_tokens")))
+    completion = _count(report.get("completion_tokens", report.get("output_tokens")))
+    output = max(completion, _count(report.get("total_tokens")) - prompt)
+    if not prompt and not output:
+        return None
+    cached = _detail(report, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens")
+    cached = cached or _count(report.get("prompt_cache_hit_tokens"))
+    reasoning = _detail(report, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens")
+    return Usage(prompt, output, min(cached, prompt), min(reasoning, output))
+
+
+def _detail(report: dict[str, Any], groups: tuple[str, str], name: str) -> int:
+    details = report.get(groups[0], report.get(groups[1]))
+    return _count(details.get(name)) if isinstance(details, dict) else 0
+
+
+def _count(value: Any) -> int:
+    """A count of tokens from whatever stands in its place; 0 where that is no count."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 17:
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= _MOST else 0

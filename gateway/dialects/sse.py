@@ -1,0 +1,76 @@
+"""Server-sent events as bytes: where events end, and what an event's data is.
+
+Owns the framing (WHATWG HTML, "Server-sent events"): lines end in LF, CRLF or CR, an event in a blank line. Promises
+that what goes in comes out, byte for byte, and that no more than `MAX_EVENT_BYTES` is held. Never raises.
+"""
+
+import re
+from collections.abc import Iterator
+
+MAX_EVENT_BYTES = 1 << 20
+"""An event longer than this is not looked into: it passes through in pieces."""
+
+EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
+"""How nearly every event ends: cheap to look for at the end of a read."""
+
+_END = re.compile(rb"\n\r?\n|\r\r\n?")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_LONGEST_END = 3
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class EventCutter:
+    """Cuts a byte stream after its last complete event, and holds the rest until it is complete."""
+
+    __slots__ = ("held",)
+
+    def __init__(self) -> None:
+        self.held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """The events that `data` completes, with what was held before them; b"" while none is complete."""
+        seen = max(0, len(self.held) - _LONGEST_END)
+        joined = self.held + data if self.held else data
+        end = _last_end(joined, seen)
+        if end == 0 and len(joined) > MAX_EVENT_BYTES:
+            end = len(joined)
+        self.held = joined[end:]
+        return joined[:end]
+
+    def rest(self) -> bytes:
+        """What is still held: an event that the stream's end left incomplete."""
+        rest, self.held = self.held, b""
+        return rest
+
+
+def split_events(data: bytes) -> Iterator[bytes]:
+    """The events in `data`, each with the blank line that ends it; joined they are `data` again."""
+    start = 0
+    for match in _END.finditer(data):
+        yield data[start : match.end()]
+        start = match.end()
+    if start < len(data):
+        yield data[start:]
+
+
+def event_data(event: bytes) -> bytes:
+    """The event's data: its `data` fields joined by LF, b"" where it has none (a comment, say)."""
+    lines = [_field_value(line) for line in _LINE_END.split(event.removeprefix(_BYTE_ORDER_MARK))]
+    return b"\n".join(line for line in lines if line is not None)
+
+
+def _field_value(line: bytes) -> bytes | None:
+    if not line.startswith(b"data"):
+        return None
+    if line.startswith(b"data:"):
+        return line[6:] if line.startswith(b"data: ") else line[5:]
+    return b"" if line == b"data" else None
+
+
+def _last_end(data: bytes, start: int) -> int:
+    """The index just past the last blank line that ends after `start`, 0 where there is none."""
+    line_feeds = data.rfind(b"\n\n", start) + 2
+    mixed = data.rfind(b"\n\r\n", start) + 3
+    returns = data.rfind(b"\r\r", start) + 2
+    end = max(line_feeds if line_feeds > 1 else 0, mixed if mixed > 2 else 0, returns if returns > 1 else 0)
+    return end + 1 if end and data[end - 2 : end] == b"\r\r" and data[end : end + 1] == b"\n" else end

@@ -41,6 +41,7 @@ INVALID_BODY = FaultKind(400, "invalid_body", _REQUEST, "The request body could 
 BODY_TOO_LARGE = FaultKind(413, "body_too_large", _REQUEST, "The request body is larger than this gateway takes.")
 CLIENT_GONE = FaultKind(499, "client_gone", _REQUEST, "The client left before its request was read.")
 NOT_FOUND = FaultKind(404, "not_found", _REQUEST, "There is nothing here.")
+ALREADY_EXISTS = FaultKind(409, "already_exists", _REQUEST, "There is one of that name already.")
 LIMITER_UNAVAILABLE = FaultKind(503, "limiter_unavailable", _SERVER, "Limits cannot be checked now. Try again soon.")
 LEDGER_UNAVAILABLE = FaultKind(503, "ledger_unavailable", _SERVER, "Accounts cannot be read now. Try again soon.")
 UPSTREAM_REFUSED = FaultKind(502, "upstream_unreachable", _SERVER, "The upstream could not be reached.")

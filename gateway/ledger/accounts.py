@@ -1,0 +1,136 @@
+"""Accounts and API keys in the ledger, and the outbox that tells the limiter of their changes.
+
+Every change raises the account's version by one and writes an outbox row in the same transaction, so that a crash
+after the commit is caught up by whoever empties the outbox next (`outbox.py`).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.domain.accounts import Account, ApiKey
+from gateway.domain.faults import ALREADY_EXISTS, NOT_FOUND, Fault
+from gateway.ledger.database import Database
+from gateway.ledger.tables import accounts, api_keys, outbox
+
+
+class Bump(msgspec.Struct, frozen=True, gc=False):
+    """One outbox row: the limiter is to be told that the account is at `version`."""
+
+    row_id: int
+    account_id: str
+    version: int
+
+
+class AccountBook(Database):
+    """What the ledger knows of accounts and keys. Raises Fault(LEDGER_UNAVAILABLE) where it can't answer."""
+
+    async def create_account(self, account_id: str, tier: str, name: str, now_ms: int) -> Account:
+        """A new account at version 1. Raises Fault(ALREADY_EXISTS)."""
+        account = Account(account_id, name, tier, suspended=False, version=1, created_ms=now_ms)
+        row = msgspec.structs.asdict(account) | {"suspended": 0}
+        try:
+            async with self.writing() as connection:
+                await connection.execute(insert(accounts), row)
+        except IntegrityError as error:
+            raise Fault(ALREADY_EXISTS, public=f"There is an account `{account_id}` already.") from error
+        return account
+
+    async def account(self, account_id: str) -> Account:
+        """The account. Raises Fault(NOT_FOUND)."""
+        async with self.reading() as connection:
+            return await _account(connection, account_id)
+
+    async def list_accounts(self, after: str = "", limit: int = 100) -> list[Account]:
+        """Up to `limit` accounts in order of their ids, those that come after the id `after`."""
+        page = select(accounts).where(accounts.c.id > after).order_by(accounts.c.id).limit(limit)
+        async with self.reading() as connection:
+            return [_as_account(row) for row in await connection.execute(page)]
+
+    async def set_tier(self, account_id: str, tier: str, now_ms: int) -> Account:
+        """Move the account to another tier. Raises Fault(NOT_FOUND)."""
+        return await self._change(account_id, now_ms, tier=tier)
+
+    async def set_suspended(self, account_id: str, suspended: bool, now_ms: int) -> Account:
+        """Suspend the account, or let it in again. Raises Fault(NOT_FOUND)."""
+        return await self._change(account_id, now_ms, suspended=int(suspended))
+
+    async def _change(self, account_id: str, now_ms: int, **columns: str | int) -> Account:
+        async with self.writing() as connection:
+            await connection.execute(update(accounts).where(accounts.c.id == account_id).values(columns))
+            return await _raise_version(connection, account_id, now_ms)
+
+    async def create_key(self, key: ApiKey) -> None:
+        """Write a new key down. Raises Fault(NOT_FOUND) without its account, Fault(ALREADY_EXISTS) for a used id."""
+        try:
+            async with self.writing() as connection:
+                await _raise_version(connection, key.account_id, key.created_ms)
+                await connection.execute(insert(api_keys), msgspec.structs.asdict(key))
+        except IntegrityError as error:
+            raise Fault(ALREADY_EXISTS, public=f"There is a key `{key.id}` already.") from error
+
+    async def list_keys(self, account_id: str) -> list[ApiKey]:
+        """Every key of the account, revoked ones too, oldest first. Raises Fault(NOT_FOUND)."""
+        keys = select(api_keys).where(api_keys.c.account_id == account_id)
+        async with self.reading() as connection:
+            await _account(connection, account_id)
+            found = await connection.execute(keys.order_by(api_keys.c.created_ms, api_keys.c.id))
+            return [ApiKey(*row) for row in found]
+
+    async def revoke_key(self, key_id: str, now_ms: int) -> ApiKey:
+        """Refuse the key from now on; one that was revoked before stays as it was. Raises Fault(NOT_FOUND)."""
+        async with self.writing() as connection:
+            row = (await connection.execute(select(api_keys).where(api_keys.c.id == key_id))).first()
+            if row is None:
+                raise Fault(NOT_FOUND, public=f"There is no key `{key_id}`.")
+            if row.revoked_ms is not None:
+                return ApiKey(*row)
+            await connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(revoked_ms=now_ms))
+            await _raise_version(connection, row.account_id, now_ms)
+            return msgspec.structs.replace(ApiKey(*row), revoked_ms=now_ms)
+
+    async def credential(self, key_id: str) -> tuple[ApiKey, Account] | None:
+        """The key and its account as of one moment; None for an id that no key has."""
+        joined = select(api_keys, accounts).join_from(api_keys, accounts).where(api_keys.c.id == key_id)
+        async with self.reading() as connection:
+            row = (await connection.execute(joined)).first()
+        if row is None:
+            return None
+        width = len(api_keys.c)
+        return ApiKey(*row[:width]), _as_account(row[width:])
+
+    async def pending_bumps(self, limit: int = 1000) -> list[Bump]:
+        """The oldest outbox rows."""
+        async with self.reading() as connection:
+            rows = await connection.execute(select(outbox).order_by(outbox.c.row_id).limit(limit))
+            return [Bump(*row[:3]) for row in rows]
+
+    async def done_bumps(self, row_ids: Sequence[int]) -> None:
+        """The limiter was told of these: take them out. Unknown ids are ignored."""
+        async with self.writing() as connection:
+            await connection.execute(delete(outbox).where(outbox.c.row_id.in_(row_ids)))
+
+
+async def _raise_version(connection: AsyncConnection, account_id: str, now_ms: int) -> Account:
+    raised = update(accounts).where(accounts.c.id == account_id).values(version=accounts.c.version + 1)
+    await connection.execute(raised)
+    account = await _account(connection, account_id)
+    row = {"account_id": account_id, "version": account.version, "changed_ms": now_ms}
+    await connection.execute(insert(outbox), row)
+    return account
+
+
+async def _account(connection: AsyncConnection, account_id: str) -> Account:
+    row = (await connection.execute(select(accounts).where(accounts.c.id == account_id))).first()
+    if row is None:
+        raise Fault(NOT_FOUND, public=f"There is no account `{account_id}`.")
+    return _as_account(row)
+
+
+def _as_account(row: Sequence[Any]) -> Account:
+    account_id, name, tier, suspended, version, created_ms = row
+    return Account(account_id, name, tier, bool(suspended), version, created_ms)

@@ -1,0 +1,149 @@
+"""The ledger's tables. Counts are integers, times Unix milliseconds (`_ms`) or seconds (`_s`).
+
+SQLite tables are STRICT, so that a count can't turn into a float or a text unseen. `migrations/` builds the same
+tables step by step; a test keeps the two equal. Events and roll-ups have no foreign key to accounts: usage that
+happened is written down whatever became of its account.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
+
+COUNT = BigInteger().with_variant(Integer(), "sqlite")
+"""A 64-bit integer on every database."""
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _count(name: str, *, key: bool = False) -> Column[int]:
+    return Column(name, COUNT, nullable=False, primary_key=key)
+
+
+def _text(name: str, *, key: bool = False) -> Column[str]:
+    return Column(name, Text, nullable=False, primary_key=key)
+
+
+def _sums() -> list[Column[int]]:
+    return [
+        _count("events"),
+        _count("requests"),
+        _count("input_tokens"),
+        _count("output_tokens"),
+        _count("cached_tokens"),
+        _count("reasoning_tokens"),
+    ]
+
+
+accounts = Table(
+    "accounts",
+    metadata,
+    _text("id", key=True),
+    _text("name"),
+    _text("tier"),
+    _count("suspended"),
+    _count("version"),
+    _count("created_ms"),
+    sqlite_strict=True,
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    _text("id", key=True),
+    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("digest", LargeBinary, nullable=False),
+    _text("name"),
+    _count("created_ms"),
+    Column("expires_ms", COUNT),
+    Column("revoked_ms", COUNT),
+    sqlite_strict=True,
+)
+
+events = Table(
+    "events",
+    metadata,
+    _text("request_id", key=True),
+    _text("account_id"),
+    _text("key_id"),
+    _text("tier"),
+    _text("route"),
+    _text("endpoint"),
+    _text("model"),
+    _text("upstream"),
+    _count("admitted_ms"),
+    _count("settled_ms"),
+    _count("status"),
+    _text("outcome"),
+    _text("counted_by"),
+    _count("streamed"),
+    _count("requests"),
+    _count("input_tokens"),
+    _count("output_tokens"),
+    _count("cached_tokens"),
+    _count("reasoning_tokens"),
+    _count("estimated_tokens"),
+    _count("request_bytes"),
+    _count("response_bytes"),
+    Index(None, "account_id", "admitted_ms"),
+    sqlite_strict=True,
+)
+"""One row per settled request, its columns those of `domain.usage.UsageEvent` in the same order."""
+
+usage_hourly = Table(
+    "usage_hourly",
+    metadata,
+    _text("account_id", key=True),
+    _count("hour_s", key=True),
+    _text("endpoint", key=True),
+    _text("model", key=True),
+    *_sums(),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+usage_daily = Table(
+    "usage_daily",
+    metadata,
+    _text("account_id", key=True),
+    _count("day_s", key=True),
+    *_sums(),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("row_id", COUNT, primary_key=True, autoincrement=True),
+    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    _count("version"),
+    _count("changed_ms"),
+    sqlite_strict=True,
+    sqlite_autoincrement=True,
+)
+"""Versions that the limiter has yet to be told; written in the transaction of the change itself."""
+
+set_aside = Table(
+    "set_aside",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    _text("reason"),
+    _count("set_aside_ms"),
+    sqlite_strict=True,
+)
+"""Entries of the usage stream that can't be read as an event, kept whole, by the SHA-256 of their bytes."""

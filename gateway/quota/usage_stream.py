@@ -1,0 +1,113 @@
+"""The usage stream on Redis: settled events on their way to the ledger, one stream per partition.
+
+Promises: each event is handed out at least once until it is marked done, to one consumer at a time; what a consumer
+read and never finished is handed out again after `idle_ms`. Never blocks the link it shares: the caller polls. Lost
+streams (a flushed server) are made anew. Fails as RedisLink.call does.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+from gateway.domain.stream import Entry
+from gateway.quota.resp import RedisError, RedisLink, Word
+
+GROUP = "flusher"
+
+
+class RedisUsageStream:
+    """All partitions' streams over one open link. `idle_ms`: after which a consumer is taken for dead."""
+
+    def __init__(self, link: RedisLink, namespace: str, partitions: int, *, idle_ms: int = 30_000) -> None:
+        self._link = link
+        self._keys = [f"{namespace}:{{{partition}}}:events" for partition in range(partitions)]
+        self._lease_key = f"{namespace}:flusher"
+        self._idle_ms = idle_ms
+        self._next_claim_s = 0.0
+
+    async def read(self, owner: str, at_most: int) -> list[Entry]:
+        """Up to `at_most` entries for this consumer: those of dead consumers first, then new ones."""
+        entries = await self._claim(owner, at_most) if time.monotonic() >= self._next_claim_s else []
+        # Every partition gets an equal share; what quiet ones leave goes to the busy ones.
+        busy = list(range(len(self._keys)))
+        while busy and len(entries) < at_most:
+            room = at_most - len(entries)
+            share = max(1, room // len(busy))
+            asked, busy = busy[:room], busy[room:]
+            found = await asyncio.gather(*[self._read_new(partition, owner, share) for partition in asked])
+            for partition, group in zip(asked, found, strict=True):
+                entries += group
+                if len(group) == share:
+                    busy.append(partition)
+        return entries
+
+    async def done(self, entries: Sequence[Entry]) -> None:
+        """Delete entries that are in the ledger."""
+        calls = []
+        for partition, group in groupby(sorted(entries, key=attrgetter("partition")), attrgetter("partition")):
+            key, ids = self._keys[partition], [entry.id for entry in group]
+            # Deleted first: an entry acknowledged but not deleted would stay for ever, the reverse is tidied by Redis.
+            calls += [self._link.call("XDEL", key, *ids), self._link.call("XACK", key, GROUP, *ids)]
+        await asyncio.gather(*calls)
+
+    async def lead(self, owner: str, lease_ms: int) -> bool:
+        """Take or renew the one lease to flush; whether `owner` has it now, for `lease_ms`."""
+        key = self._lease_key
+        taken, holder = await asyncio.gather(
+            self._link.call("SET", key, owner, "NX", "PX", lease_ms), self._link.call("GET", key)
+        )
+        if taken is not None or holder != owner.encode():
+            return taken is not None
+        # The lease may end between any two calls, so only a look after the renewal proves whose was renewed.
+        _, holder = await asyncio.gather(self._link.call("PEXPIRE", key, lease_ms), self._link.call("GET", key))
+        return bool(holder == owner.encode())
+
+    async def backlog(self) -> int:
+        """Events that are not in the ledger yet, over all partitions."""
+        return sum(await asyncio.gather(*[self._link.call("XLEN", key) for key in self._keys]))
+
+    async def _claim(self, owner: str, at_most: int) -> list[Entry]:
+        """Entries of consumers that are idle too long; looked for a few times within that span."""
+        entries: list[Entry] = []
+        for partition in range(len(self._keys)):
+            cursor: Word = "0-0"
+            while len(entries) < at_most:
+                span: tuple[Word, ...] = (self._idle_ms, cursor, "COUNT", at_most - len(entries))
+                cursor, found, *_ = await self._grouped(
+                    partition, ("XAUTOCLAIM", self._keys[partition], GROUP, owner, *span)
+                )
+                entries += _entries(partition, found)
+                if cursor == b"0-0":
+                    break
+        if len(entries) < at_most:
+            self._next_claim_s = time.monotonic() + self._idle_ms / 6000
+        return entries
+
+    async def _read_new(self, partition: int, owner: str, at_most: int) -> list[Entry]:
+        reply = await self._grouped(
+            partition,
+            ("XREADGROUP", "GROUP", GROUP, owner, "COUNT", at_most, "STREAMS", self._keys[partition], ">"),
+        )
+        return _entries(partition, reply[0][1]) if reply else []
+
+    async def _grouped(self, partition: int, words: tuple[Word, ...]) -> Any:
+        """The reply to a call that needs the consumer group, which is made where it lacks."""
+        try:
+            return await self._link.call(*words)
+        except RedisError as error:
+            if error.code != "NOGROUP":
+                raise
+        try:
+            await self._link.call("XGROUP", "CREATE", self._keys[partition], GROUP, "0", "MKSTREAM")
+        except RedisError as error:
+            if error.code != "BUSYGROUP":
+                raise
+        return await self._link.call(*words)
+
+
+def _entries(partition: int, found: list[Any]) -> list[Entry]:
+    """Entries of a reply, [id, [b"e", payload]] each. Servers before Redis 7 list deleted ones as None in a claim."""
+    return [Entry(partition, item[0], item[1][1]) for item in found if item is not None and item[1] is not None]

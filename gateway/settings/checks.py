@@ -1,0 +1,142 @@
+"""What one text value of the settings has to look like, beyond its type.
+
+Each check returns what is wrong and how to mend it, or "" where the value is fine. None quotes the value: addresses and
+keys are secrets.
+"""
+
+import difflib
+import re
+import zoneinfo
+from collections.abc import Iterable
+from urllib.parse import SplitResult, urlsplit
+
+SANDBOX = "sandbox"
+"""In place of an upstream's address: the upstream that is built in."""
+
+_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?")
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+_ROUTE = re.compile(r"(/[A-Za-z0-9._~!$&'()+,;=:@-]+)*(/|/\*)?")
+_ENCODINGS = ("o200k_base", "cl100k_base", "o200k_harmony", "p50k_base", "p50k_edit", "r50k_base", "gpt2")
+_SECRET_CHARACTERS = 32
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A tail for an error text: the known word nearest to this one, else all of them."""
+    words = [str(one) for one in known]
+    near = difflib.get_close_matches(word, words, n=1)
+    if near:
+        return f'; did you mean "{near[0]}"?'
+    return f"; known are {', '.join(words)}" if words else ""
+
+
+def upstream_url(text: str) -> str:
+    """`sandbox`, or an http(s) origin with at most a base path."""
+    if text == SANDBOX:
+        return ""
+    url = _split(text)
+    if url is None or url.scheme not in {"http", "https"} or not _host_is_fine(url):
+        return 'is not an address; write "http://host:port" or "https://host", with a base path if need be, or sandbox'
+    if "@" in url.netloc:
+        return "has a user or password in it; put the credential into api_key"
+    if "?" in text or "#" in text:
+        return "has a query or fragment; an upstream's address is scheme, host, port and base path"
+    return ""
+
+
+def proxy_url(text: str) -> str:
+    """Nothing, or an http(s) forward proxy."""
+    if not text:
+        return ""
+    url = _split(text)
+    if url is None or url.scheme not in {"http", "https"} or not _host_is_fine(url):
+        return 'is not a proxy\'s address; write "http://host:port"'
+    return ""
+
+
+def redis_url(text: str) -> str:
+    """Nothing, `redis://`, `rediss://` or `unix://`."""
+    if not text:
+        return ""
+    url = _split(text)
+    if url is not None and url.scheme == "unix" and not url.netloc and len(url.path) > 1:
+        return ""
+    if url is None or url.scheme not in {"redis", "rediss"} or not _host_is_fine(url):
+        return 'is not a Redis address; write "redis://host:6379/0", "rediss://…" or "unix:///path", or leave it empty'
+    return ""
+
+
+def database_url(text: str) -> str:
+    """Nothing, or `sqlite:///path`."""
+    if not text:
+        return ""
+    scheme = text.partition(":")[0]
+    if scheme in {"postgres", "postgresql"} or scheme.startswith("postgresql+"):
+        return "PostgreSQL is not spoken yet; write sqlite:///path, or leave it empty for SQLite in data_dir"
+    if not text.startswith("sqlite:///") or len(text) == len("sqlite:///"):
+        return "is not a database's address; write sqlite:///path, or leave it empty for SQLite in data_dir"
+    return ""
+
+
+def credential(text: str) -> str:
+    """Nothing, or what can stand in a header field."""
+    if all("!" <= letter <= "~" for letter in text):
+        return ""
+    return "has a space, a line end or a letter outside ASCII in it, which no header can carry"
+
+
+def digest_secret(text: str) -> str:
+    """Nothing, or a secret too long to guess."""
+    if not text or len(text) >= _SECRET_CHARACTERS:
+        return ""
+    return f"is too short to be safe: {_SECRET_CHARACTERS} characters at least, for example of `openssl rand -hex 32`"
+
+
+def prefix_path(text: str) -> str:
+    """A path that Tollway's own endpoints can sit under."""
+    if _PREFIX.fullmatch(text) and not _has_dots(text):
+        return ""
+    return "has to be a plain path like /_tollway: a slash in front, none at the end"
+
+
+def route_path(text: str) -> str:
+    """An exact path, or a prefix that ends in `/*`."""
+    if not text.startswith("/"):
+        return "has to begin with a slash"
+    if "*" in text and not (text.endswith("/*") and text.count("*") == 1):
+        return "may have one *, at its end, after a slash: /v1/*"
+    if _ROUTE.fullmatch(text) and not _has_dots(text):
+        return ""
+    return "is not a plain path: no query, no empty or dotted parts, nothing percent-encoded"
+
+
+def time_zone(text: str) -> str:
+    """A name of the IANA time zone database."""
+    try:
+        zoneinfo.ZoneInfo(text)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        near = difflib.get_close_matches(text, zoneinfo.available_timezones(), n=1)
+        return "is not a time zone" + (f'; did you mean "{near[0]}"?' if near else "; write UTC or Europe/Berlin")
+    return ""
+
+
+def encoding(text: str) -> str:
+    """A vocabulary that tiktoken knows."""
+    return "" if text in _ENCODINGS else "is not an encoding" + did_you_mean(text, _ENCODINGS)
+
+
+def _split(text: str) -> SplitResult | None:
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError:
+        return None
+    plain = all("!" <= letter <= "~" for letter in text)
+    return url if plain and port != 0 else None
+
+
+def _host_is_fine(url: SplitResult) -> bool:
+    return bool(url.hostname and _HOST.fullmatch(url.hostname))
+
+
+def _has_dots(path: str) -> bool:
+    return any(part in {".", ".."} for part in path.split("/"))

@@ -1,0 +1,242 @@
+"""What gateway.yaml may say, as types. The loader, the JSON Schema and the docs of each key come from here.
+
+A number's bounds and a key's description stand in its `Meta`; a text's further check in `Meta.extra["check"]` (a
+function of `settings/checks.py`), and `Meta.extra["rule"]` puts a pattern into words. Values are not checked when made
+in code: only `settings/load.py` checks.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, field
+
+from gateway.domain.limits import MAXIMUM, Remedy, Unit, Window
+from gateway.settings import checks
+
+_SECRETS = frozenset({"api_key", "secret", "url", "proxy"})
+
+Name = Annotated[
+    str,
+    Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", extra={"rule": "1 to 64 letters, digits, - and _"}),
+]
+"""The name of a tier or upstream: it stands in headers, logs and metrics."""
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Connections = Annotated[int, Meta(ge=1, le=65_536)]
+Count = Annotated[int, Meta(ge=0, le=MAXIMUM)]
+Method = Annotated[str, Meta(pattern=r"^[A-Z]{1,32}$", extra={"rule": "an HTTP method in capitals"})]
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One mapping of the file. Its `repr` hides what may be secret, so that no log or traceback can leak it."""
+
+    def __repr__(self) -> str:
+        """The class and its values, secrets as dots."""
+        shown = (
+            f"{key}={'…' if key in _SECRETS and value else repr(value)}"
+            for key, value in ((key, getattr(self, key)) for key in self.__struct_fields__)
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class Listen(Section, frozen=True, kw_only=True):
+    """Where clients reach the gateway, and how much of the machine it takes."""
+
+    host: Annotated[str, Meta(min_length=1, description="Address to bind; 0.0.0.0 or :: for every interface.")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, Meta(ge=0, le=65_535, description="TCP port; 0 takes any free one.")] = 8080
+    workers: Annotated[int, Meta(ge=1, le=256, description="Processes; one for each core to be used.")] = 1
+    prefix: Annotated[
+        str, Meta(description="Path of Tollway's own endpoints.", extra={"check": checks.prefix_path})
+    ] = "/_tollway"
+    max_body_mb: Annotated[int, Meta(ge=1, le=4096, description="Largest request body that is read whole, MiB.")] = 32
+    backlog: Annotated[int, Meta(ge=1, le=65_535, description="Connections that may wait to be accepted.")] = 2048
+    max_connections: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="Most client connections of one worker; 0 is unbounded.")
+    ] = 0
+    keep_alive_s: Annotated[int, Meta(ge=1, le=3600, description="How long an idle client connection is kept.")] = 75
+    shutdown_grace_s: Annotated[int, Meta(ge=0, le=3600, description="How long a stop waits for streams to end.")] = 30
+
+
+class Redis(Section, frozen=True, kw_only=True):
+    """The live counters."""
+
+    url: Annotated[
+        str,
+        Meta(
+            description="redis://, rediss:// or unix://; empty starts an embedded Valkey in data_dir.",
+            extra={"check": checks.redis_url},
+        ),
+    ] = ""
+    timeout_ms: Annotated[int, Meta(ge=1, le=60_000, description="Longest wait for one answer of Redis.")] = 1000
+    partitions: Annotated[
+        int, Meta(ge=1, le=1024, description="Over how many hash tags accounts are spread; the same on every gateway.")
+    ] = 8
+    namespace: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9_-]{1,32}$",
+            description="First part of every key, for a shared Redis.",
+            extra={"rule": "1 to 32 letters, digits, - and _"},
+        ),
+    ] = "tw"
+
+
+class Database(Section, frozen=True, kw_only=True):
+    """The ledger: accounts, keys and every settled request."""
+
+    url: Annotated[
+        str,
+        Meta(description="sqlite:///path; empty is SQLite in data_dir.", extra={"check": checks.database_url}),
+    ] = ""
+
+
+class Keys(Section, frozen=True, kw_only=True):
+    """API keys that Tollway gives out."""
+
+    secret: Annotated[
+        str,
+        Meta(
+            description="Keys the digests under which API keys are stored; empty makes a key file in data_dir.",
+            extra={"check": checks.digest_secret},
+        ),
+    ] = ""
+
+
+class Log(Section, frozen=True, kw_only=True):
+    """What is written to standard output."""
+
+    format: Annotated[Literal["json", "console"], Meta(description="json for machines, console for people.")] = "json"
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="The least severe line that is written.")
+    ] = "info"
+    requests: Annotated[bool, Meta(description="One line for each request.")] = True
+
+
+class Metering(Section, frozen=True, kw_only=True):
+    """How usage is counted and written down."""
+
+    encoding: Annotated[
+        str,
+        Meta(
+            description="tiktoken vocabulary for answers whose usage the upstream did not report.",
+            extra={"check": checks.encoding},
+        ),
+    ] = "o200k_base"
+    tokenizer_dir: Annotated[str, Meta(description="Where that vocabulary lies; empty: data_dir/tokenizer.")] = ""
+    max_buffered_answer_mb: Annotated[
+        int, Meta(ge=1, le=1024, description="Largest whole answer that is read for its usage, MiB.")
+    ] = 8
+    flush_interval_ms: Annotated[
+        int, Meta(ge=10, le=60_000, description="How often settled usage moves from Redis to the ledger.")
+    ] = 200
+    hold_lease_s: Annotated[
+        int, Meta(ge=5, le=3600, description="How long a dead gateway's reservations are held.")
+    ] = 60
+
+
+class Timeouts(Section, frozen=True, kw_only=True):
+    """How long to wait for an upstream, in seconds."""
+
+    connect_s: Annotated[Seconds, Meta(description="For a connection, TLS included.")] = 5
+    first_byte_s: Annotated[Seconds, Meta(description="From the request sent to the answer's head.")] = 120
+    between_bytes_s: Annotated[Seconds, Meta(description="Between two pieces of an answer.")] = 60
+    total_s: Annotated[float, Meta(ge=0, le=604_800, description="For the whole answer; 0 is unbounded.")] = 0
+    pool_s: Annotated[Seconds, Meta(description="For a free connection of the pool.")] = 5
+
+
+class Upstream(Section, frozen=True, kw_only=True):
+    """A server that requests are sent on to."""
+
+    url: Annotated[
+        str,
+        Meta(
+            description="http(s)://host[:port][/base/path], or sandbox for the built-in upstream.",
+            extra={"check": checks.upstream_url},
+        ),
+    ]
+    api_key: Annotated[
+        str, Meta(description="Sent upstream in place of the caller's key.", extra={"check": checks.credential})
+    ] = ""
+    auth: Annotated[Literal["bearer", "x-api-key", "none"], Meta(description="Header that api_key is sent in.")] = (
+        "bearer"
+    )
+    without_key: Annotated[
+        Literal["", "sandbox"], Meta(description="sandbox: the built-in upstream answers while api_key is empty.")
+    ] = ""
+    transport: Annotated[
+        Literal["lean", "httpx"], Meta(description="lean is fastest; httpx speaks HTTP/2 and through proxies.")
+    ] = "lean"
+    http2: Annotated[bool, Meta(description="Offer HTTP/2; needs transport: httpx.")] = False
+    proxy: Annotated[
+        str, Meta(description="Forward proxy; needs transport: httpx.", extra={"check": checks.proxy_url})
+    ] = ""
+    ca_file: Annotated[str, Meta(description="PEM file of authorities to trust; empty: the system's.")] = ""
+    max_connections: Annotated[Connections, Meta(description="Most connections of one worker.")] = 1024
+    idle_s: Annotated[Seconds, Meta(description="How long an idle connection is kept.")] = 30.0
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+    @property
+    def uses_sandbox(self) -> bool:
+        """Whether the built-in upstream answers in place of `url`."""
+        return self.url == checks.SANDBOX or (self.without_key == "sandbox" and not self.api_key)
+
+
+class Route(Section, frozen=True, kw_only=True):
+    """Which requests go where. The first route that matches wins."""
+
+    path: Annotated[
+        str, Meta(description="/exact/path, or /prefix/* for all below it.", extra={"check": checks.route_path})
+    ]
+    methods: Annotated[tuple[Method, ...], Meta(description="HTTP methods in capitals; empty is any.")] = ()
+    upstream: Annotated[str, Meta(description="A name under upstreams.")]
+    dialect: Annotated[Literal["openai", "plain"], Meta(description="API shape; plain counts requests and no tokens.")]
+    default_max_tokens: Annotated[
+        int, Meta(ge=1, le=MAXIMUM, description="Output tokens reserved where the caller sets no maximum.")
+    ] = 4096
+
+
+class LimitSettings(Section, frozen=True, kw_only=True):
+    """A limit written out."""
+
+    maximum: Annotated[Count, Meta(description="Most in one window; 0 allows nothing.")]
+    remedy: Annotated[
+        Remedy | None, Meta(description="What helps when it is used up; pay for a month's, wait for the rest.")
+    ] = None
+
+
+Windows = Annotated[dict[Window, Count | LimitSettings], Meta(extra_json_schema={"propertyNames": {"enum": [*Window]}})]
+Limits = Annotated[dict[Unit, Windows], Meta(extra_json_schema={"propertyNames": {"enum": [*Unit]}})]
+
+
+class TierSettings(Section, frozen=True, kw_only=True):
+    """A plan: what an account on it may use."""
+
+    limits: Annotated[Limits, Meta(description="unit: {window: maximum}; windows are calendar windows.")] = field(
+        default_factory=dict
+    )
+    concurrency: Annotated[
+        Annotated[int, Meta(ge=0, le=1_000_000)] | None, Meta(description="Requests at once; left out is unbounded.")
+    ] = None
+    time_zone: Annotated[
+        str,
+        Meta(description="Where days, weeks and months begin and end.", extra={"check": checks.time_zone}),
+    ] = "UTC"
+
+
+class Settings(Section, frozen=True, kw_only=True):
+    """gateway.yaml: who may use which upstream, and how much."""
+
+    listen: Listen = field(default_factory=Listen)
+    data_dir: Annotated[
+        str, Meta(min_length=1, description="What Tollway keeps on disk, relative to where it is started.")
+    ] = "./data"
+    redis: Redis = field(default_factory=Redis)
+    database: Database = field(default_factory=Database)
+    keys: Keys = field(default_factory=Keys)
+    log: Log = field(default_factory=Log)
+    metering: Metering = field(default_factory=Metering)
+    upstreams: Annotated[dict[Name, Upstream], Meta(min_length=1, description="Servers behind the gateway, by name.")]
+    routes: Annotated[tuple[Route, ...], Meta(min_length=1, description="In order: the first match wins.")]
+    tiers: Annotated[dict[Name, TierSettings], Meta(min_length=1, description="Plans, by name.")]
+    default_tier: Annotated[str, Meta(description="The tier of an account made without one.")]

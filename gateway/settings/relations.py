@@ -1,0 +1,60 @@
+"""What has to hold between one setting and another. Looks past parts that are BROKEN: those are reported by now."""
+
+from collections.abc import Iterator
+
+from gateway.settings.checks import did_you_mean
+from gateway.settings.convert import BROKEN
+from gateway.settings.model import Route, Settings, Upstream
+
+Problem = tuple[str, str]
+"""The dotted path of the setting to mend, and what is wrong with it."""
+
+
+def problems(settings: Settings) -> Iterator[Problem]:
+    """Every relation that does not hold."""
+    if _sound(settings.tiers, settings.default_tier) and settings.default_tier not in settings.tiers:
+        yield "default_tier", "is not a tier of this file" + did_you_mean(settings.default_tier, settings.tiers)
+    if _sound(settings.upstreams):
+        for name, upstream in settings.upstreams.items():
+            yield from _transport(f"upstreams.{name}", upstream)
+    if _sound(settings.routes):
+        for index in range(len(settings.routes)):
+            yield from _route(index, settings)
+
+
+def _transport(path: str, upstream: Upstream) -> Iterator[Problem]:
+    if not _sound(upstream) or upstream.transport != "lean":
+        return
+    if upstream.http2 is True:
+        yield f"{path}.http2", "needs `transport: httpx` beside it; lean speaks HTTP/1.1"
+    if upstream.proxy and _sound(upstream.proxy):
+        yield f"{path}.proxy", "needs `transport: httpx` beside it; lean goes straight to the upstream"
+
+
+def _route(index: int, settings: Settings) -> Iterator[Problem]:
+    route, path = settings.routes[index], f"routes[{index}]"
+    if not _sound(route):
+        return
+    if _sound(settings.upstreams, route.upstream) and route.upstream not in settings.upstreams:
+        yield f"{path}.upstream", "is not an upstream of this file" + did_you_mean(route.upstream, settings.upstreams)
+    if not _sound(route.path, route.methods):
+        return
+    if _sound(settings.listen, settings.listen.prefix) and f"{route.path}/".startswith(f"{settings.listen.prefix}/"):
+        yield f"{path}.path", "is never reached: listen.prefix keeps it for Tollway itself"
+    earlier = next((one for one in range(index) if _covers(settings.routes[one], route)), None)
+    if earlier is not None:
+        yield f"{path}.path", f"is never reached: routes[{earlier}] matches all of it first; put this one before it"
+
+
+def _covers(before: Route, route: Route) -> bool:
+    if not _sound(before) or not _sound(before.path, before.methods):
+        return False
+    if before.methods and not (route.methods and set(route.methods) <= set(before.methods)):
+        return False
+    if before.path.endswith("/*"):
+        return route.path.startswith(before.path[:-1])
+    return route.path == before.path
+
+
+def _sound(*values: object) -> bool:
+    return all(value is not BROKEN for value in values)

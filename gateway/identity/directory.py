@@ -1,0 +1,191 @@
+"""Who a key belongs to: read from the ledger, kept for a minute, forgotten when the account changes.
+
+`known` is the hot path and answers only what is plainly fine; every other case goes to `identify`, which asks the
+ledger, once per key at a time, and says exactly what is wrong. A change of an account reaches every gateway through
+the limiter (it answers Stale), upon which the edge calls `forget` and `identify`. While the ledger is down, what was
+read in the last ten minutes goes on to serve. A key's state is told only to who holds its secret.
+"""
+
+import asyncio
+import hmac
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from gateway.domain.accounts import Account, ApiKey, Caller
+from gateway.domain.faults import (
+    EXPIRED_KEY,
+    INVALID_KEY,
+    LEDGER_UNAVAILABLE,
+    REVOKED_KEY,
+    SUSPENDED_ACCOUNT,
+    Fault,
+    FaultKind,
+)
+from gateway.identity.keys import digest, key_id_of
+
+_MOST_KEYS = 65_536
+_MOST_UNKNOWN = 16_384
+_UNKNOWN_S = 5.0
+_REFUSED_S = 1.0
+_RETRY_S = 1.0
+_SERVES_S = 600.0
+_NEVER = float("inf")
+
+
+class Credentials(Protocol):
+    """Where keys are read from: the ledger."""
+
+    async def credential(self, key_id: str) -> tuple[ApiKey, Account] | None:
+        """The key and its account; None for an id that no key has. Raises Fault(LEDGER_UNAVAILABLE)."""
+        ...
+
+
+class _Known(msgspec.Struct):
+    """A key as it was read. The moments are seconds of the directory's clock."""
+
+    digest: bytes
+    caller: Caller
+    refusal: FaultKind | None
+    read_s: float
+    fresh_until_s: float
+    expires_s: float
+
+
+class Directory:
+    """Keys of this process. Bounded: the key that was read longest ago makes room."""
+
+    def __init__(
+        self,
+        ledger: Credentials,
+        digest_key: bytes,
+        *,
+        fresh_s: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._ledger = ledger
+        self._digest_key = digest_key
+        self._fresh_s = fresh_s
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._keys: dict[bytes, _Known] = {}
+        self._of_account: defaultdict[str, set[bytes]] = defaultdict(set)
+        self._unknown: dict[str, float] = {}
+        self._loading: dict[str, asyncio.Task[_Known | None]] = {}
+
+    def known(self, token: bytes) -> Caller | None:
+        """The caller, where the key was read lately and is plainly fine; None says to ask `identify`."""
+        entry = self._keys.get(token[3:15])
+        if (
+            entry is None
+            or self._clock() >= entry.fresh_until_s
+            or entry.refusal is not None
+            or not hmac.compare_digest(hmac.digest(self._digest_key, token, "sha256"), entry.digest)
+        ):
+            return None
+        return entry.caller
+
+    async def identify(self, token: bytes) -> Caller:
+        """The caller. Raises Fault: INVALID_KEY, REVOKED_KEY, EXPIRED_KEY, SUSPENDED_ACCOUNT, LEDGER_UNAVAILABLE."""
+        key_id = key_id_of(token)
+        if key_id is None or self._unknown.get(key_id, 0.0) > self._clock():
+            raise Fault(INVALID_KEY)
+        entry = self._keys.get(key_id.encode())
+        if entry is None or self._clock() >= entry.fresh_until_s:
+            entry = await self._read(key_id)
+        if entry is None or not hmac.compare_digest(digest(self._digest_key, token), entry.digest):
+            raise Fault(INVALID_KEY)
+        if entry.refusal is not None:
+            raise Fault(entry.refusal)
+        if self._clock() >= entry.expires_s:
+            raise Fault(EXPIRED_KEY)
+        return entry.caller
+
+    def forget(self, account_id: str) -> None:
+        """The account changed: drop what is kept of it. What is being read right now may be old: it is not kept."""
+        for key_id in self._of_account.pop(account_id, ()):
+            del self._keys[key_id]
+        self._loading.clear()
+
+    async def _read(self, key_id: str) -> _Known | None:
+        task = self._loading.get(key_id)
+        if task is None:
+            task = asyncio.create_task(self._load(key_id))
+            self._loading[key_id] = task
+            task.add_done_callback(lambda done: self._loaded(key_id, done))
+        # Shielded, as a caller who leaves must not take the answer from the others who wait for it.
+        return await asyncio.shield(task)
+
+    def _loaded(self, key_id: str, task: asyncio.Task[_Known | None]) -> None:
+        if self._loading.get(key_id) is task:
+            del self._loading[key_id]
+        if not task.cancelled():
+            task.exception()  # marks it as seen, where every caller has left
+
+    async def _load(self, key_id: str) -> _Known | None:
+        this = asyncio.current_task()
+        try:
+            found = await self._ledger.credential(key_id)
+        except Fault as fault:
+            return self._stand_in(key_id, fault)
+        entry = None if found is None else self._entry(*found)
+        if self._loading.get(key_id) is this:
+            self._keep(key_id, entry)
+        return entry
+
+    def _stand_in(self, key_id: str, fault: Fault) -> _Known:
+        """What was read before the ledger fell silent, for ten minutes; raises the fault where there is nothing."""
+        entry = self._keys.get(key_id.encode())
+        now_s = self._clock()
+        if entry is None or fault.kind is not LEDGER_UNAVAILABLE or now_s >= entry.read_s + _SERVES_S:
+            raise fault
+        entry.fresh_until_s = min(now_s + _RETRY_S, entry.expires_s)
+        return entry
+
+    def _entry(self, key: ApiKey, account: Account) -> _Known:
+        now_s = self._clock()
+        left_s = _NEVER if key.expires_ms is None else key.expires_ms / 1000 - self._wall_clock()
+        refusal = _refusal(key, account, left_s)
+        return _Known(
+            digest=key.digest,
+            caller=Caller(account.id, key.id, account.tier, account.version),
+            refusal=refusal,
+            read_s=now_s,
+            fresh_until_s=now_s + (_REFUSED_S if refusal else min(self._fresh_s, left_s)),
+            expires_s=now_s + left_s,
+        )
+
+    def _keep(self, key_id: str, entry: _Known | None) -> None:
+        name = key_id.encode()
+        self._drop(name)
+        if entry is None:
+            if len(self._unknown) >= _MOST_UNKNOWN:
+                del self._unknown[next(iter(self._unknown))]
+            self._unknown.pop(key_id, None)
+            self._unknown[key_id] = self._clock() + _UNKNOWN_S
+            return
+        if len(self._keys) >= _MOST_KEYS:
+            self._drop(next(iter(self._keys)))
+        self._keys[name] = entry
+        self._of_account[entry.caller.account_id].add(name)
+
+    def _drop(self, name: bytes) -> None:
+        entry = self._keys.pop(name, None)
+        if entry is None:
+            return
+        siblings = self._of_account[entry.caller.account_id]
+        siblings.discard(name)
+        if not siblings:
+            del self._of_account[entry.caller.account_id]
+
+
+def _refusal(key: ApiKey, account: Account, left_s: float) -> FaultKind | None:
+    if key.revoked_ms is not None:
+        return REVOKED_KEY
+    if left_s <= 0:
+        return EXPIRED_KEY
+    return SUSPENDED_ACCOUNT if account.suspended else None

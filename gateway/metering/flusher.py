@@ -1,0 +1,146 @@
+"""Moves settled events from the usage stream into the ledger.
+
+Promises: an event leaves the stream only after the ledger's commit is on disk, so that a kill anywhere loses nothing;
+the ledger takes each request id once, so that reading an event twice counts it once. What can't be read as an event is
+set aside in the ledger, whole, and never holds up the rest. While the ledger or the stream fails, the batch in hand is
+kept and tried again with growing pauses. One flusher at a time per deployment, by a lease on the stream: SQLite has one
+writer, and a second one is safe but in the way.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from gateway.domain.faults import Fault
+from gateway.domain.stream import Entry
+from gateway.domain.usage import UsageEvent
+from gateway.ledger.ledger import Ledger
+from gateway.ledger.usage import unfit
+from gateway.telemetry.log import log
+
+BATCH = 1_000
+LEASE_MS = 3_000
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
+_DRAIN_POLL_S = 0.02
+
+_decode = msgspec.msgpack.Decoder(UsageEvent).decode
+
+
+class UsageStream(Protocol):
+    """Where settle puts events: at least once to one consumer at a time. Raises Fault(LIMITER_UNAVAILABLE)."""
+
+    async def read(self, owner: str, at_most: int) -> list[Entry]:
+        """New entries for this consumer, and those that a dead one left unfinished."""
+        ...
+
+    async def done(self, entries: Sequence[Entry]) -> None:
+        """Delete entries that are in the ledger."""
+        ...
+
+    async def lead(self, owner: str, lease_ms: int) -> bool:
+        """Take or renew the one lease to flush; whether `owner` has it now."""
+        ...
+
+    async def backlog(self) -> int:
+        """Events that are not in the ledger yet."""
+        ...
+
+
+class Flusher:
+    """One process's flusher. `owner` names it among all; `on_flushed` is told how many events each batch added."""
+
+    def __init__(
+        self,
+        stream: UsageStream,
+        ledger: Ledger,
+        *,
+        owner: str,
+        interval_s: float,
+        on_flushed: Callable[[int], None],
+    ) -> None:
+        self._stream = stream
+        self._ledger = ledger
+        self._owner = owner
+        self._interval_s = interval_s
+        self._on_flushed = on_flushed
+        self._held: list[Entry] = []
+
+    async def run(self) -> None:
+        """Flush until cancelled; a batch under way is finished first. Full batches follow each other at once."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            batch = asyncio.create_task(self._flush())
+            try:
+                full = await asyncio.shield(batch) >= BATCH
+                pause_s = _FIRST_PAUSE_S
+            except asyncio.CancelledError:
+                await asyncio.wait({batch})
+                raise
+            except Exception as error:  # noqa: BLE001  # a background task: it must outlive whatever goes wrong
+                log.warning("flush_failed", detail=_detail(error), retry_s=pause_s, held=len(self._held))
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+                continue
+            if not full:
+                await asyncio.sleep(self._interval_s)
+
+    async def drain(self, patience_s: float) -> int:
+        """For a graceful stop, after `run`: flush until nothing is left, at most `patience_s`; how much was left.
+
+        What is left stays on the stream for the next start. Raises the Fault of a stream that can't be asked.
+        """
+        ends_s = time.monotonic() + patience_s
+        while True:
+            moved = 0
+            try:
+                moved = await self._flush()
+            except Fault as fault:
+                log.warning("flush_failed", detail=_detail(fault), held=len(self._held))
+            left = await self._stream.backlog()
+            if not left or time.monotonic() >= ends_s:
+                return left
+            if not moved:
+                await asyncio.sleep(_DRAIN_POLL_S)
+
+    async def _flush(self) -> int:
+        """One batch from the stream to the ledger; how many entries it had."""
+        if not self._held:
+            if not await self._stream.lead(self._owner, LEASE_MS):
+                return 0
+            self._held = await self._stream.read(self._owner, BATCH)
+        if not self._held:
+            return 0
+        events, unreadable = _sorted(self._held)
+        new = await self._ledger.take_events(events)
+        if unreadable:
+            await self._ledger.set_aside(unreadable, time.time_ns() // 1_000_000)
+            log.error("usage_set_aside", entries=len(unreadable), reason=unreadable[0][1])
+        await self._stream.done(self._held)
+        count, self._held = len(self._held), []
+        self._on_flushed(new)
+        return count
+
+
+def _sorted(entries: Sequence[Entry]) -> tuple[list[UsageEvent], list[tuple[bytes, str]]]:
+    """The events among the entries, and the rest as (payload, reason)."""
+    events: list[UsageEvent] = []
+    unreadable: list[tuple[bytes, str]] = []
+    for entry in entries:
+        try:
+            event = _decode(entry.payload)
+        except msgspec.DecodeError as error:
+            unreadable.append((entry.payload, str(error)))
+            continue
+        reason = unfit(event)
+        if reason is None:
+            events.append(event)
+        else:
+            unreadable.append((entry.payload, reason))
+    return events, unreadable
+
+
+def _detail(error: Exception) -> str:
+    return error.internal if isinstance(error, Fault) else repr(error)

@@ -169,7 +169,8 @@ static enum flow stream_step(struct connection *c) {
     if (c->chunk == c->chunks) return end_stream(c);
     char data[512];
     snprintf(data, sizeof data,
-             CHUNK_START "{\"index\":0,\"delta\":{%s\"content\":\" the quick brown fox jumps\"},\"finish_reason\":null}]%s",
+             CHUNK_START "{\"index\":0,\"delta\":{%s\"content\":\" the quick brown fox jumps\"},"
+             "\"finish_reason\":null}]%s",
              c->chunk ? "" : "\"role\":\"assistant\",", c->usage ? ",\"usage\":null}" : "}");
     c->chunk++;
     return put_event(c, data, "");

@@ -1,0 +1,77 @@
+"""A target: one program between client and mock, or none, ready to be measured."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.bench.processes import Cores, running, wait_until_200
+from tests.bench.valkey import Valkey
+from tests.bench.workloads import PATH, json_body
+
+BEARER = {"authorization": "Bearer sk-bench"}
+SPENT_BEARER = {"authorization": "Bearer sk-spent"}
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What every target is built upon. What it starts is pushed on `stack`, which stops it."""
+
+    stack: ExitStack
+    scratch: Path
+    cores: Cores
+    mock_port: int
+    mock_pid: int
+    cache: Path
+    """Where targets that are not installed on the machine keep a virtual environment of their own."""
+
+    def directory(self, name: str) -> Path:
+        """An empty directory for a target's files."""
+        path = self.scratch / name
+        path.mkdir()
+        return path
+
+    @property
+    def mock_url(self) -> str:
+        """Where the mock listens."""
+        return f"http://127.0.0.1:{self.mock_port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A running target. `pid` is the root of the processes whose CPU and memory are its own."""
+
+    name: str
+    port: int
+    pid: int
+    headers: Mapping[str, str] = field(default_factory=lambda: BEARER)
+    spent_headers: Mapping[str, str] | None = None
+    """The key of an account whose plan is used up; None where the target refuses nothing."""
+    valkey: Valkey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A target that can be started: what it does for a request, what it needs, and how it starts."""
+
+    name: str
+    duty: str
+    missing: Callable[[], str]
+    """What to install before it can run; empty when nothing is missing."""
+    start: Callable[[Ground], Target]
+    opt_in: bool = False
+
+
+def serve(
+    ground: Ground,
+    name: str,
+    command: list[str | Path],
+    port: int,
+    headers: Mapping[str, str],
+    environ: Mapping[str, str] | None = None,
+) -> int:
+    """Start a gateway on its core and wait until it answers a chat request; the pid. Raises BenchError."""
+    log = ground.scratch / f"{name}.log"
+    process = ground.stack.enter_context(running(command, ground.cores.gateway, log, environ))
+    wait_until_200(process, log, port, PATH, json_body(), headers)
+    return process.pid

@@ -67,7 +67,8 @@ class EmbeddedValkey:
     taken_over: bool = False
     """Whether the server was running already when this owner came."""
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
-    _link: socket.socket | None = field(default=None, init=False)
+    link: socket.socket | None = field(default=None, init=False)
+    """The watched connection: it turns readable when the server dies."""
     _started_s: float = field(default=float("-inf"), init=False)
 
     def start(self) -> None:
@@ -106,28 +107,28 @@ class EmbeddedValkey:
             time.sleep(0.005)
 
     def watch(self) -> socket.socket | None:
-        """A connection that turns readable when the server dies; None while there is none."""
-        if self._link is None:
-            self._link = self._connect()
-        return self._link
+        """Connect `link` to the server; None while none listens."""
+        if self.link is None:
+            self.link = self._connect()
+        return self.link
+
+    def unwatch(self) -> None:
+        """Let go of the watched connection."""
+        if self.link is not None:
+            self.link.close()
+            self.link = None
 
     def mend(self) -> bool:
-        """The watched connection broke: start the server again if it is gone. True once one is running again."""
-        if self._link is not None:
-            self._link.close()
-            self._link = None
-        if self._process is not None and self._process.poll() is None:
-            return self.watch() is not None
-        if time.monotonic() - self._started_s > RESTART_PAUSE_S:
+        """Start the server again if it is gone. True once one is running and watched."""
+        running = self._process is not None and self._process.poll() is None
+        if self.watch() is None and not running and time.monotonic() - self._started_s > RESTART_PAUSE_S:
             self._process = None
             self.start()
         return self.watch() is not None
 
     def stop(self) -> None:
         """Ask the server to sync its file and leave; after a while, make it."""
-        if self._link is not None:
-            self._link.close()
-            self._link = None
+        self.unwatch()
         self._ask(b"SHUTDOWN", STOP_TIMEOUT_S)
         if self._process is None:
             return

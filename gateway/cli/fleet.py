@@ -1,0 +1,80 @@
+"""What `tollway serve` runs once Valkey is on its way: the schema, the processes, the welcome, and the end.
+
+Importing this imports the whole gateway, so that the workers are forked with it in memory they share. Nothing here
+starts a thread that lives past a call: forking would lose it.
+"""
+
+import asyncio
+import gc
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+from gateway.cli.listening import Address, loopback, reserve
+from gateway.cli.sandbox_server import serve_sandbox
+from gateway.cli.supervisor import Child, Supervisor
+from gateway.cli.welcome import welcome
+from gateway.cli.worker import CUT_S, FLUSH_S, serve_gateway
+from gateway.domain.faults import Fault
+from gateway.ledger.schema import ensure_schema
+from gateway.quota.embedded import EmbeddedValkey
+from gateway.settings.deployment import Deployment
+from gateway.settings.model import Settings
+from gateway.telemetry.log import log
+
+SLACK_S = 3.0
+
+
+def run_fleet(settings: Settings, deployment: Deployment, valkey: EmbeddedValkey | None, lock: int) -> int:
+    """Serve until told to stop; returns the exit status. Faults and DeploymentErrors of the start pass through."""
+    address = reserve(settings.listen.host, settings.listen.port)
+    asyncio.run(ensure_schema(deployment.database_url))
+    below, deployment = _sandbox(settings, deployment)
+    if valkey is not None:
+        valkey.wait_ready()
+        if valkey.cut_short:
+            log.warning("valkey_file_cut_short", log=str(valkey.log), meaning="a loss of power cost the last second")
+    _clear(deployment)
+    # The workers share what is in memory now: without a collection that touches it, it stays shared.
+    gc.collect()
+    gc.freeze()
+    supervisor = Supervisor(
+        _workers(settings, deployment, address),
+        below,
+        valkey,
+        let_go=partial(os.close, lock),
+        on_ready=partial(_greet, settings, deployment, address.port),
+        stop_within_s=settings.listen.shutdown_grace_s + CUT_S + FLUSH_S + SLACK_S,
+    )
+    return supervisor.run()
+
+
+def _workers(settings: Settings, deployment: Deployment, address: Address) -> list[Child]:
+    return [
+        Child(f"worker {number}", partial(serve_gateway, settings, replace(deployment, worker=number), address))
+        for number in range(settings.listen.workers)
+    ]
+
+
+def _sandbox(settings: Settings, deployment: Deployment) -> tuple[Sequence[Child], Deployment]:
+    """The sandbox's process, where an upstream needs it. The socket outlives the process, so its address is stable."""
+    if not any(upstream.uses_sandbox for upstream in settings.upstreams.values()):
+        return [], deployment
+    listening = loopback()
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    return [Child("sandbox", partial(serve_sandbox, listening))], replace(deployment, sandbox_url=url)
+
+
+def _clear(deployment: Deployment) -> None:
+    """Metrics of workers past; a worker that starts again finds its own."""
+    for file in deployment.metrics_dir.iterdir():
+        if file.is_file():
+            file.unlink(missing_ok=True)
+
+
+def _greet(settings: Settings, deployment: Deployment, port: int) -> None:
+    try:
+        asyncio.run(welcome(settings, deployment, port))
+    except Fault as fault:
+        log.error("welcome_failed", error=str(fault))

@@ -1,0 +1,114 @@
+"""One worker: the gateway behind uvicorn's HTTP parser, on a listening socket of its own, from fork to exit.
+
+Promises: ready is told once the gateway has started and the socket listens. At SIGTERM, or when the supervisor is gone,
+it stops accepting, lets answers end within the grace, cuts what is left so that it settles at what was seen, and
+flushes. A second SIGTERM cuts at once.
+"""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.app import Gateway
+from gateway.cli.listening import Address, listener
+from gateway.cli.supervisor import Lifeline
+from gateway.settings.deployment import Deployment
+from gateway.settings.model import Listen, Settings
+from gateway.telemetry.log import log
+
+CUT_S = 2.0
+"""For a cut request to settle."""
+
+FLUSH_S = 10.0
+"""For `Gateway.stop`, after which the rest of the usage waits in Redis for the next flusher."""
+
+FORCED_FLUSH_S = 1.0
+
+
+def serve_gateway(settings: Settings, deployment: Deployment, address: Address, line: Lifeline) -> None:
+    """A worker's whole life."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve_gateway(settings, deployment, address, line))
+
+
+async def _serve_gateway(settings: Settings, deployment: Deployment, address: Address, line: Lifeline) -> None:
+    gateway = Gateway(settings, deployment)
+    await gateway.start()
+    server = Server(server_config(gateway, settings.listen), line)
+    await server.serve_until_stopped(listener(address, settings.listen.backlog))
+    try:
+        await asyncio.wait_for(gateway.stop(), FORCED_FLUSH_S if server.forced.is_set() else FLUSH_S)
+    except TimeoutError:
+        log.warning("flush_left_for_later", worker=deployment.worker)
+
+
+def server_config(app: Callable[..., object], listen: Listen) -> uvicorn.Config:
+    """Configuration of uvicorn for a bare ASGI app that brings its own headers, log and signals."""
+    return uvicorn.Config(
+        app,
+        http=HttpToolsProtocol,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        backlog=listen.backlog,
+        limit_concurrency=listen.max_connections or None,
+        timeout_keep_alive=listen.keep_alive_s,
+        timeout_graceful_shutdown=listen.shutdown_grace_s,
+    )
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, whose signals and start belong to the supervisor."""
+
+    def __init__(self, config: uvicorn.Config, line: Lifeline) -> None:
+        super().__init__(config)
+        self.forced = asyncio.Event()
+        self._line = line
+
+    async def serve_until_stopped(self, listening: socket.socket) -> None:
+        """Serve until told to stop and every answer has ended, or was cut and has settled."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop)
+        loop.add_reader(self._line.alive_fd, self._orphaned)
+        serving = asyncio.ensure_future(self.serve([listening]))
+        forced = asyncio.ensure_future(self.forced.wait())
+        await asyncio.wait((serving, forced), return_when=asyncio.FIRST_COMPLETED)
+        forced.cancel()
+        tasks = set(self.server_state.tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=CUT_S)
+        if serving.done():
+            serving.result()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then tell the supervisor."""
+        await super().startup(sockets)
+        self._line.ready()
+
+    def _stop(self) -> None:
+        if self.should_exit:
+            self.forced.set()
+        self.should_exit = True
+
+    def _orphaned(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._line.alive_fd)
+        log.error("supervisor_gone")
+        self.should_exit = True

@@ -1,0 +1,175 @@
+"""Both limiters behind one face, so that one suite holds for each; a clock that tests set; builders of calls.
+
+`subject` is parametrised over the in-process model and the scripts on a real server.
+"""
+
+import time
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import msgspec
+import pytest
+
+from gateway.domain.decisions import Admitted, Counter, Line, Reservation, Settlement
+from gateway.domain.limits import Remedy
+from gateway.quota.limiter import Limiter
+from gateway.quota.memory_limiter import MemoryLimiter
+from gateway.quota.redis_limiter import RedisLimiter
+from gateway.quota.resp import RedisLink
+from gateway.quota.usage_stream import RedisUsageStream
+from tests.support.valkey import ValkeyServer
+
+ACCOUNT = "acme"
+PARTITIONS = 2
+
+
+class Clock:
+    """The limiters' "now", in Unix µs. Begins at the start of the next hour, so that no TTL ends while a test runs."""
+
+    def __init__(self) -> None:
+        self.now_us = (int(time.time()) // 3600 + 1) * 3_600_000_000
+
+    def __call__(self) -> int:
+        """Unix µs."""
+        return self.now_us
+
+    @property
+    def now_s(self) -> int:
+        """Whole seconds."""
+        return self.now_us // 1_000_000
+
+
+class Subject(Protocol):
+    """A limiter under test, and what a test does to it from outside."""
+
+    clock: Clock
+
+    @property
+    def limiter(self) -> Limiter:
+        """What is tested."""
+        ...
+
+    async def lose(self, account_id: str) -> None:
+        """Drop the account's state, as an eviction would; holds live on."""
+        ...
+
+    async def take_events(self) -> list[bytes]:
+        """Take all events off the stream, oldest first within an account."""
+        ...
+
+
+class MemorySubject:
+    """The in-process model."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.limiter = MemoryLimiter(partitions=PARTITIONS, now_us=clock)
+
+    async def lose(self, account_id: str) -> None:
+        """See `Subject`."""
+        self.limiter.forget(account_id)
+
+    async def take_events(self) -> list[bytes]:
+        """See `Subject`."""
+        events = [event for partition in self.limiter.events.values() for event in partition.values()]
+        for partition in self.limiter.events.values():
+            partition.clear()
+        return events
+
+
+class RedisSubject:
+    """The scripts on a real server, over one open link."""
+
+    def __init__(self, link: RedisLink, clock: Clock) -> None:
+        self.clock = clock
+        self.link = link
+        self.limiter = RedisLimiter(link, partitions=PARTITIONS, now_us=clock)
+        self.stream = RedisUsageStream(link, "tw", PARTITIONS)
+
+    async def lose(self, account_id: str) -> None:
+        """See `Subject`."""
+        for partition in range(PARTITIONS):
+            await self.link.call("DEL", f"tw:{{{partition}}}:a:{account_id}")
+
+    async def take_events(self) -> list[bytes]:
+        """See `Subject`."""
+        entries = await self.stream.read("taker", 10_000)
+        await self.stream.done(entries)
+        return [entry.payload for entry in entries]
+
+
+@pytest.fixture
+async def link(valkey: ValkeyServer) -> AsyncIterator[RedisLink]:
+    """An open link to the worker's empty server."""
+    opened = RedisLink(valkey.url, timeout_s=5)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def redis_subject(link: RedisLink) -> RedisSubject:
+    """The scripts alone."""
+    return RedisSubject(link, Clock())
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    """Each limiter in turn. The server is not started for the model."""
+    if request.param == "memory":
+        yield MemorySubject(Clock())
+        return
+    valkey: ValkeyServer = request.getfixturevalue("valkey")
+    link = RedisLink(valkey.url, timeout_s=5)
+    await link.open()
+    yield RedisSubject(link, Clock())
+    await link.close()
+
+
+def line(start_s: int, maximum: int, amount: int = 1, *, name: str = "requests/hour", length_s: int = 3600) -> Line:
+    """One limit of one request; an hour by default."""
+    return Line(name, start_s, start_s + length_s, maximum, amount, Remedy.WAIT)
+
+
+def asked(request_id: str, *lines: Line, version: int = 1, concurrency: int = -1) -> Reservation:
+    """A reservation of the one account."""
+    return Reservation(request_id, ACCOUNT, version, lines, concurrency)
+
+
+def settled(reservation: Reservation, *amounts: int, event: bytes = b"event", again: bool = False) -> Settlement:
+    """The settlement of a reservation, one true amount a line."""
+    true = tuple((line.name, line.start_s, amount) for line, amount in zip(reservation.lines, amounts, strict=True))
+    return Settlement(reservation.request_id, reservation.account_id, true, event, again)
+
+
+def again(settlement: Settlement) -> Settlement:
+    """The same settlement, marked as a repeat."""
+    return msgspec.structs.replace(settlement, again=True)
+
+
+async def hydrate(subject: Subject, *counters: Counter, version: int = 1, account_id: str = ACCOUNT) -> bool:
+    """Give the account its state, with nothing used unless said."""
+    mark = await subject.limiter.flushed_mark(account_id, 0)
+    expires_s = subject.clock.now_s + 40 * 86_400
+    return await subject.limiter.hydrate(account_id, version, counters, expires_s, mark)
+
+
+async def admit(subject: Subject, reservation: Reservation) -> Admitted:
+    """Reserve what is known to fit."""
+    decision = await subject.limiter.reserve(reservation)
+    assert isinstance(decision, Admitted), decision
+    return decision
+
+
+async def counts(subject: Subject) -> dict[str, tuple[int, int]]:
+    """The account's live counters by limit name: window start and used."""
+    state = await subject.limiter.peek(ACCOUNT)
+    assert state is not None
+    return state[2]
+
+
+async def running(subject: Subject) -> int:
+    """The account's running requests."""
+    state = await subject.limiter.peek(ACCOUNT)
+    assert state is not None
+    return state[1]

@@ -1,8 +1,11 @@
 """What a request used, and the event that tells the ledger of it. Pure values."""
 
 from enum import StrEnum
+from typing import assert_never
 
 import msgspec
+
+from gateway.domain.limits import Unit
 
 
 class CountedBy(StrEnum):
@@ -36,6 +39,21 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     def tokens(self) -> int:
         """Input and output together: what the unit `tokens` counts."""
         return self.input_tokens + self.output_tokens
+
+
+def amount(unit: Unit, requests: int, usage: Usage) -> int:
+    """What a request that used this counts against a limit of `unit`."""
+    match unit:
+        case Unit.REQUESTS:
+            return requests
+        case Unit.TOKENS:
+            return usage.input_tokens + usage.output_tokens
+        case Unit.INPUT_TOKENS:
+            return usage.input_tokens
+        case Unit.OUTPUT_TOKENS:
+            return usage.output_tokens
+        case _:
+            assert_never(unit)
 
 
 class UsageEvent(msgspec.Struct, frozen=True, gc=False, array_like=True):

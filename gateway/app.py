@@ -1,0 +1,180 @@
+"""The composition root: settings in, a running gateway out. The only file that knows every part."""
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from gateway.dialects.registry import DIALECTS
+from gateway.domain.faults import Fault
+from gateway.edge.admission import Admission
+from gateway.edge.departure import Departures
+from gateway.edge.entry import Entry
+from gateway.edge.exchange import Receive, Scope, Send
+from gateway.edge.hydration import Hydration
+from gateway.edge.proxy import Proxy
+from gateway.edge.relay import Relay
+from gateway.edge.settling import Settling
+from gateway.identity.directory import Directory
+from gateway.ledger.ledger import Ledger
+from gateway.ledger.outbox import run_outbox
+from gateway.metering.flusher import Flusher
+from gateway.metering.ratio import Ratios
+from gateway.metering.tokenizer import Tokenizer
+from gateway.quota.redis_limiter import RedisLimiter
+from gateway.quota.resp import RedisLink
+from gateway.quota.usage_stream import RedisUsageStream
+from gateway.settings.deployment import Deployment
+from gateway.settings.model import Settings
+from gateway.settings.model import Upstream as UpstreamSettings
+from gateway.settings.tiers import tier_of
+from gateway.snapshot import Route, Snapshot, Target
+from gateway.telemetry.log import log
+from gateway.upstream.httpx_transport import HttpxTransport
+from gateway.upstream.lean_transport import LeanTransport
+from gateway.upstream.origin import origin_of
+from gateway.upstream.tls import verifying_context
+from gateway.upstream.transport import Timeouts, Transport
+
+MIB = 1024 * 1024
+DRAIN_S = 5.0
+"""How long a stop waits for settlements to be confirmed, and again for the stream to be flushed."""
+
+
+class Gateway:
+    """One worker's gateway: `start` inside the loop that serves, then calls as an ASGI app, then `stop`."""
+
+    def __init__(self, settings: Settings, deployment: Deployment) -> None:
+        self._settings = settings
+        self._deployment = deployment
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Open every part. A limiter or ledger that is away doesn't stop the start: requests then say so."""
+        settings, deployment = self._settings, self._deployment
+        self._link = RedisLink(deployment.redis_url, timeout_s=settings.redis.timeout_ms / 1000)
+        try:
+            await self._link.open()
+        except Fault as fault:
+            log.warning("limiter_away", detail=fault.internal)
+        names = settings.redis.namespace, settings.redis.partitions
+        self._limiter = RedisLimiter(self._link, namespace=names[0], partitions=names[1])
+        self._ledger = Ledger.open(deployment.database_url)
+        self._stream = RedisUsageStream(self._link, *names)
+        self._flusher = Flusher(
+            self._stream,
+            self._ledger,
+            owner=f"{os.uname().nodename}:{os.getpid()}",
+            interval_s=settings.metering.flush_interval_ms / 1000,
+            on_flushed=lambda _: None,
+        )
+        self._targets = {name: self._target(name, upstream) for name, upstream in settings.upstreams.items()}
+        self._entry = self._compose()
+        self._start(self._flusher.run())
+        self._start(run_outbox(self._ledger, self._limiter.bump))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        await self._entry(scope, receive, send)
+
+    async def stop(self) -> None:
+        """Confirm every settlement, flush what the stream holds, close every part. What is left waits in Redis."""
+        self._departures.close()
+        unsettled = await self._limiter.drain(DRAIN_S)
+        if unsettled:
+            log.error("settlements_unconfirmed", count=unsettled)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+        try:
+            await self._flusher.drain(DRAIN_S)
+        except Fault as fault:
+            log.warning("usage_left_for_later", detail=fault.internal)
+        for target in self._targets.values():
+            await target.transport.aclose()
+        self._tokenizer.close()
+        await self._ledger.close()
+        await self._link.close()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.create_task(work))
+
+    def _compose(self) -> Entry:
+        settings, deployment, limiter = self._settings, self._deployment, self._limiter
+        snapshot = Snapshot(
+            tuple(
+                Route(
+                    path=route.path,
+                    methods=frozenset(route.methods),
+                    target=self._targets[route.upstream],
+                    dialect=DIALECTS[route.dialect],
+                    reads_body=route.dialect != "plain",
+                    default_max_tokens=route.default_max_tokens,
+                )
+                for route in settings.routes
+            ),
+            {name: tier_of(name, tier) for name, tier in settings.tiers.items()},
+        )
+        metering = settings.metering
+        directory = Directory(self._ledger, deployment.digest_key)
+        ratios = Ratios()
+        self._tokenizer = Tokenizer(
+            metering.encoding,
+            Path(metering.tokenizer_dir) if metering.tokenizer_dir else deployment.data_dir / "tokenizer",
+        )
+        self._departures = Departures()
+        settling = Settling(limiter, ratios, self._tokenizer)
+        proxy = Proxy(
+            snapshot=snapshot,
+            directory=directory,
+            admission=Admission(
+                limiter, directory, Hydration(limiter, self._ledger), snapshot.plans, metering.hold_lease_s * 1000
+            ),
+            ratios=ratios,
+            relay=Relay(settling, self._departures, metering.max_buffered_answer_mb * MIB),
+            settling=settling,
+            departures=self._departures,
+            unmatched=DIALECTS["openai"],
+            body_bytes=settings.listen.max_body_mb * MIB,
+            finish=_ignore,
+        )
+        return Entry(settings.listen.prefix, proxy, proxy)
+
+    def _target(self, name: str, upstream: UpstreamSettings) -> Target:
+        """An upstream's transport and credential. Raises ValueError for a URL that can't be used."""
+        sandbox = upstream.uses_sandbox
+        origin = origin_of(self._deployment.sandbox_url if sandbox else upstream.url)
+        waits = upstream.timeouts
+        timeouts = Timeouts(waits.connect_s, waits.first_byte_s, waits.between_bytes_s, waits.total_s, waits.pool_s)
+        transport: Transport
+        if upstream.transport == "httpx" and not sandbox:
+            transport = HttpxTransport(
+                origin,
+                timeouts,
+                max_connections=upstream.max_connections,
+                http2=upstream.http2,
+                proxy=upstream.proxy or None,
+                ssl_context=verifying_context(upstream.ca_file),
+            )
+        else:
+            transport = LeanTransport(
+                origin,
+                timeouts,
+                max_connections=upstream.max_connections,
+                idle_s=upstream.idle_s,
+                ssl_context=verifying_context(upstream.ca_file) if origin.scheme == "https" else None,
+            )
+        return Target(name, transport, _credential(upstream))
+
+
+def _credential(upstream: UpstreamSettings) -> tuple[bytes, bytes] | None:
+    if not upstream.api_key or upstream.auth == "none":
+        return None
+    if upstream.auth == "bearer":
+        return b"authorization", b"Bearer " + upstream.api_key.encode()
+    return b"x-api-key", upstream.api_key.encode()
+
+
+def _ignore(_: object) -> None:
+    return

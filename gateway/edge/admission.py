@@ -1,0 +1,85 @@
+"""Estimate and reserve: the one question to the limiter, asked again where its answer says that we know too little.
+
+Promises: one round trip in the common case; an account's tier and limits are never older than the version the limiter
+knows; an account that the limiter lost is rebuilt from the ledger before anything of it is admitted. Fails with Fault:
+what `Directory.identify` raises, UNKNOWN_TIER, LIMITER_UNAVAILABLE, LEDGER_UNAVAILABLE.
+"""
+
+import time
+from collections.abc import Mapping
+
+from gateway.domain.accounts import Caller
+from gateway.domain.decisions import Admitted, Line, Missing, Refused, Reservation, Skewed, Stale
+from gateway.domain.faults import LIMITER_UNAVAILABLE, UNKNOWN_TIER, Fault
+from gateway.domain.usage import Usage, amount
+from gateway.edge.exchange import Exchange
+from gateway.edge.hydration import Hydration
+from gateway.identity.directory import Directory
+from gateway.quota.limiter import Limiter
+from gateway.snapshot import Frame, Plan
+
+ATTEMPTS = 8
+"""Answers of the kind "ask again" before giving up: each one has told something new, so more means a fault."""
+
+
+class Admission:
+    """Asks the limiter on behalf of requests. `plans` are the tiers by name, read anew at each request."""
+
+    def __init__(
+        self, limiter: Limiter, directory: Directory, hydration: Hydration, plans: Mapping[str, Plan], lease_ms: int
+    ) -> None:
+        self._limiter = limiter
+        self._directory = directory
+        self._hydration = hydration
+        self._plans = plans
+        self._lease_ms = lease_ms
+
+    async def admit(self, exchange: Exchange, caller: Caller, token: bytes, estimate: Usage) -> Admitted | Refused:
+        """Reserve one request and `estimate`; what was learned on the way stands in the exchange."""
+        now_ms = time.time_ns() // 1_000_000 + self._limiter.clock_offset_ms
+        for _ in range(ATTEMPTS):
+            plan = self._plans.get(caller.tier)
+            if plan is None:
+                raise Fault(UNKNOWN_TIER, f"account {caller.account_id} is on tier {caller.tier}, which is not defined")
+            frame = plan.frame(now_ms // 1000)
+            asked = self._reservation(exchange, caller, plan, frame, estimate)
+            exchange.caller, exchange.plan, exchange.frame, exchange.reservation = caller, plan, frame, asked
+            decision = await self._limiter.reserve(asked)
+            if isinstance(decision, Admitted | Refused):
+                exchange.used, exchange.admitted_ms = decision.used, decision.now_ms
+                exchange.holding = isinstance(decision, Admitted)
+                return decision
+            if isinstance(decision, Stale):
+                self._directory.forget(caller.account_id)
+                caller = await self._directory.identify(token)
+            elif isinstance(decision, Missing):
+                await self._hydration.hydrate(caller.account_id, caller.version, plan, frame)
+            elif isinstance(decision, Skewed):
+                now_ms = decision.now_ms
+        raise Fault(LIMITER_UNAVAILABLE, f"no decision for account {caller.account_id}: last answer {decision}")
+
+    def _reservation(
+        self, exchange: Exchange, caller: Caller, plan: Plan, frame: Frame, estimate: Usage
+    ) -> Reservation:
+        return Reservation(
+            request_id=exchange.request_id,
+            account_id=caller.account_id,
+            version=caller.version,
+            lines=tuple(
+                Line(line.name, line.start_s, line.end_s, line.maximum, amount(unit, 1, estimate), line.remedy)
+                for unit, line in zip(plan.units, frame.lines, strict=True)
+            ),
+            concurrency=plan.concurrency,
+            lease_ms=self._lease_ms,
+        )
+
+
+def used_after(exchange: Exchange, requests: int, usage: Usage) -> tuple[int, ...]:
+    """The counts once this request's hold is replaced by `requests` and `usage`."""
+    asked, plan = exchange.reservation, exchange.plan
+    if asked is None or plan is None or not exchange.holding:
+        return exchange.used
+    return tuple(
+        max(0, count - line.amount + amount(unit, requests, usage))
+        for unit, line, count in zip(plan.units, asked.lines, exchange.used, strict=True)
+    )

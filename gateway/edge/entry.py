@@ -1,0 +1,25 @@
+"""The first lines that a client's request meets: Tollway's own paths go to the console, all others to the proxy."""
+
+from collections.abc import Awaitable, Callable
+
+from gateway.edge.exchange import Receive, Scope, Send
+
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Entry:
+    """The ASGI app of a worker. `prefix` is the path under which the console lives."""
+
+    def __init__(self, prefix: str, console: App, proxy: App) -> None:
+        self._prefix = prefix
+        self._below = prefix + "/"
+        self._console = console
+        self._proxy = proxy
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        path: str = scope["path"]
+        if path.startswith(self._below) or path == self._prefix:
+            await self._console(scope, receive, send)
+        else:
+            await self._proxy(scope, receive, send)

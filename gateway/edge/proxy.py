@@ -1,0 +1,152 @@
+"""The straight line of a request: route, identify, read, estimate, reserve, forward, relay, settle, record.
+
+Promises: whatever happens, a request that was admitted is settled once, an answer is sent once, and one record tells of
+it. A refusal is an answer, not an error; everything that can't be served is a Fault.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from gateway.dialects.dialect import Ask, Dialect
+from gateway.domain.accounts import Caller
+from gateway.domain.decisions import Refused
+from gateway.domain.faults import INTERNAL, MISSING_KEY, Fault
+from gateway.domain.usage import Outcome, Usage
+from gateway.edge.admission import Admission
+from gateway.edge.departure import Departures
+from gateway.edge.exchange import Exchange, Receive, Scope, Send
+from gateway.edge.headers import forwarded, token_of
+from gateway.edge.relay import Relay
+from gateway.edge.reply import send_fault, send_refusal
+from gateway.edge.request_body import PASSING_BYTES, announced_bytes, pass_on, read_whole
+from gateway.edge.settling import Settling
+from gateway.identity.directory import Directory
+from gateway.metering.ratio import Ratios
+from gateway.snapshot import Route, Snapshot
+from gateway.telemetry.record import RequestRecord
+from gateway.upstream.transport import Answer
+
+REQUEST_ID_BYTES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """Serves proxied requests as a bare ASGI app.
+
+    `unmatched` speaks where no route does; `body_bytes` bounds a body that is read whole; `finish` is told each
+    request's record at its end.
+    """
+
+    snapshot: Snapshot
+    directory: Directory
+    admission: Admission
+    ratios: Ratios
+    relay: Relay
+    settling: Settling
+    departures: Departures
+    unmatched: Dialect
+    body_bytes: int
+    finish: Callable[[RequestRecord], None]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request and tell its record."""
+        request_id = os.urandom(REQUEST_ID_BYTES).hex()
+        record = RequestRecord(
+            request_id=request_id, method=scope["method"], path=scope["path"], started_s=time.perf_counter()
+        )
+        exchange = Exchange(scope, receive, send, request_id, record, self.unmatched, task=asyncio.current_task())
+        self.departures.running.add(exchange)
+        try:
+            await self._serve(exchange)
+        except Fault as fault:
+            self.settling.give_back(exchange, Outcome.FAULT)
+            await send_fault(exchange, fault)
+        except asyncio.CancelledError:
+            await self._cancelled(exchange)
+        except Exception as error:
+            self.settling.give_back(exchange, Outcome.FAULT)
+            await send_fault(exchange, Fault(INTERNAL, f"{type(error).__name__}: {error}"))
+            raise
+        finally:
+            self.departures.leave(exchange)
+            record.ended_s = time.perf_counter()
+            self.finish(record)
+
+    async def _serve(self, exchange: Exchange) -> None:
+        route, path = self._route(exchange)
+        token, caller = await self._identify(exchange)
+        body = await self._read(exchange, route)
+        estimate = self._estimate(exchange, route, body)
+        decision = await self.admission.admit(exchange, caller, token, estimate)
+        self._note_caller(exchange)
+        if isinstance(decision, Refused):
+            return await send_refusal(exchange, decision)
+        answer = await self._forward(exchange, route, path, body)
+        return await self.relay.relay(exchange, route, answer)
+
+    def _route(self, exchange: Exchange) -> tuple[Route, bytes]:
+        scope, record = exchange.scope, exchange.record
+        route, path = self.snapshot.route(scope["method"], scope["raw_path"])
+        exchange.route, exchange.dialect = route, route.dialect
+        record.route = record.endpoint = route.path
+        record.dialect, record.upstream = route.dialect.name, route.target.name
+        return route, path + b"?" + scope["query_string"] if scope["query_string"] else path
+
+    async def _identify(self, exchange: Exchange) -> tuple[bytes, Caller]:
+        token = token_of(exchange.scope["headers"])
+        if token is None:
+            raise Fault(MISSING_KEY)
+        caller = self.directory.known(token) or await self.directory.identify(token)
+        exchange.record.account_id, exchange.record.key_id = caller.account_id, caller.key_id
+        return token, caller
+
+    async def _read(self, exchange: Exchange, route: Route) -> bytes | AsyncIterator[bytes]:
+        """The body: whole where the dialect reads it or it is short, else as it comes."""
+        announced = announced_bytes(exchange.scope["headers"])
+        if not route.reads_body and (announced is None or announced > PASSING_BYTES):
+            exchange.watched = True
+            return pass_on(exchange)
+        body = await read_whole(exchange, announced, self.body_bytes)
+        exchange.record.request_bytes = len(body)
+        return body
+
+    def _estimate(self, exchange: Exchange, route: Route, body: bytes | AsyncIterator[bytes]) -> Usage:
+        ask = exchange.ask = route.dialect.read_request(body if isinstance(body, bytes) else b"")
+        output = route.default_max_tokens * ask.choices if ask.max_output is None else ask.max_output
+        estimate = exchange.estimate = Usage(self.ratios.tokens(ask.model, ask.prompt_bytes), output)
+        exchange.record.model = ask.model
+        exchange.record.estimated_tokens = estimate.tokens
+        return estimate
+
+    def _note_caller(self, exchange: Exchange) -> None:
+        record, caller = exchange.record, exchange.caller
+        record.reserved_s = time.perf_counter()
+        if caller is not None:
+            record.tier = caller.tier
+
+    async def _forward(
+        self, exchange: Exchange, route: Route, path: bytes, body: bytes | AsyncIterator[bytes]
+    ) -> Answer:
+        scope, ask = exchange.scope, exchange.ask
+        headers = forwarded(scope["headers"], route.target, exchange.request_id.encode(), plain_answer=route.reads_body)
+        sent = _body_of(ask, body)
+        answer = await route.target.transport.send(scope["method"].encode(), path, headers, sent)
+        exchange.record.forwarded_s = time.perf_counter()
+        return answer
+
+    async def _cancelled(self, exchange: Exchange) -> None:
+        """The client left, or the server is stopping for good: charge what was seen."""
+        if exchange.gone and exchange.task is not None:
+            exchange.task.uncancel()
+        exchange.record.outcome = Outcome.CLIENT_GONE.value
+        if exchange.holding:
+            await self.relay.settle_stream(exchange, Outcome.CLIENT_GONE, 1)
+        if not exchange.gone:
+            raise asyncio.CancelledError
+
+
+def _body_of(ask: Ask | None, body: bytes | AsyncIterator[bytes]) -> bytes | AsyncIterator[bytes]:
+    return ask.body if ask is not None and isinstance(body, bytes) else body

@@ -1,0 +1,174 @@
+"""Relay: the upstream's answer to the client, counted in passing.
+
+Promises: a stream's bytes go on as they arrive, each read at once; an answer that the upstream cuts is never passed
+off as whole; the upstream's answer is closed on every way out. Memory: a whole answer up to `buffered_bytes`, one
+read of anything else.
+"""
+
+import time
+
+from gateway.domain.faults import UPSTREAM_DENIED, Fault
+from gateway.domain.usage import CountedBy, Outcome, Usage
+from gateway.edge.departure import Departures
+from gateway.edge.exchange import Exchange
+from gateway.edge.headers import returned
+from gateway.edge.reply import send_whole, state_headers
+from gateway.edge.settling import Settling
+from gateway.snapshot import Route
+from gateway.upstream.transport import Answer, RawHeaders
+
+NOT_THE_CALLERS = frozenset({401, 402, 403, 407, 408, 429})
+"""Client errors that are between the upstream and the gateway: the caller's request is given back."""
+
+NO_CREDENTIAL = frozenset({401, 407})
+
+
+class Relay:
+    """Sends answers on and settles their requests."""
+
+    def __init__(self, settling: Settling, departures: Departures, buffered_bytes: int) -> None:
+        self._settling = settling
+        self._departures = departures
+        self._buffered_bytes = buffered_bytes
+
+    async def relay(self, exchange: Exchange, route: Route, answer: Answer) -> None:
+        """Send `answer` to its end. Raises Fault while nothing was sent yet."""
+        exchange.record.upstream_status = exchange.record.status = answer.status
+        try:
+            if answer.status in NO_CREDENTIAL and route.target.credential is not None:
+                raise Fault(UPSTREAM_DENIED, f"upstream {route.target.name} answered {answer.status}")
+            headers = returned(answer.headers, route.target)
+            kind, coding, length = _body_of(answer.headers)
+            if kind.startswith(b"text/event-stream") and route.reads_body and not coding:
+                await self._stream(exchange, answer, headers)
+            elif route.reads_body or (length is not None and length <= self._buffered_bytes):
+                await self._whole(exchange, answer, headers, length, readable=route.reads_body and not coding)
+            else:
+                await self._pass(exchange, answer, headers, length)
+        finally:
+            answer.close()
+
+    async def _whole(
+        self, exchange: Exchange, answer: Answer, headers: RawHeaders, length: int | None, *, readable: bool
+    ) -> None:
+        if exchange.record.method == "HEAD" or answer.status in {204, 304}:
+            return await self._pass(exchange, answer, headers, length)
+        body = await answer.read_all(self._buffered_bytes)
+        if body is None:
+            return await self._pass(exchange, answer, headers, length)
+        await self._settle_whole(exchange, answer.status, body, readable=readable)
+        headers += state_headers(exchange)
+        if exchange.record.counted_by:
+            headers.append(_usage_header(exchange))
+        return await send_whole(exchange, answer.status, headers, body)
+
+    async def _settle_whole(self, exchange: Exchange, status: int, body: bytes, *, readable: bool) -> None:
+        exchange.record.response_bytes = len(body)
+        usage = exchange.dialect.read_usage(body) if readable else None
+        counted_by = CountedBy.UPSTREAM
+        if usage is None and status >= 400:
+            usage, counted_by = Usage(), CountedBy.ESTIMATE
+        elif usage is None and readable:
+            usage, counted_by = await self._settling.count(exchange, exchange.dialect.answer_text(body))
+        elif usage is None:
+            usage, counted_by = exchange.estimate, CountedBy.ESTIMATE
+        outcome, requests = outcome_of(status)
+        self._settling.settle(exchange, usage, counted_by, outcome, requests)
+
+    async def _stream(self, exchange: Exchange, answer: Answer, headers: RawHeaders) -> None:
+        """A stream of events whose usage the dialect reads."""
+        record, send = exchange.record, exchange.send
+        reader = exchange.reader = exchange.dialect.stream_reader(
+            strip_usage=exchange.ask is not None and exchange.ask.strip_usage
+        )
+        record.streamed = True
+        await self._send_head(exchange, answer.status, headers)
+        fault = None
+        try:
+            while data := await answer.read():
+                if data := reader.feed(data):
+                    record.chunks += 1
+                    record.response_bytes += len(data)
+                    await send({"type": "http.response.body", "body": data, "more_body": True})
+        except Fault as error:
+            fault = error
+        tail = reader.end()
+        outcome, requests = outcome_of(answer.status)
+        if fault is not None and not reader.finished:
+            record.fault, record.detail = fault.kind.code, fault.internal
+            tail += exchange.dialect.stream_fault(fault, exchange.request_id)
+            outcome = Outcome.UPSTREAM_CUT
+        elif reader.error_seen:
+            outcome = Outcome.UPSTREAM_ERROR
+        await self.settle_stream(exchange, outcome, requests)
+        record.response_bytes += len(tail)
+        exchange.over = True
+        await send({"type": "http.response.body", "body": tail})
+
+    async def settle_stream(self, exchange: Exchange, outcome: Outcome, requests: int) -> None:
+        """Settle by what the reader saw: the usage that the upstream reported, else the text."""
+        reader = exchange.reader
+        if reader is not None and reader.usage is not None:
+            self._settling.settle(exchange, reader.usage, CountedBy.UPSTREAM, outcome, requests)
+            return
+        usage, counted_by = await self._settling.count(exchange, reader.text() if reader is not None else "")
+        self._settling.settle(exchange, usage, counted_by, outcome, requests)
+
+    async def _pass(self, exchange: Exchange, answer: Answer, headers: RawHeaders, length: int | None) -> None:
+        """A body that isn't looked into. Where it is cut, so is the client's connection."""
+        record = exchange.record
+        if length is not None:
+            headers.append((b"content-length", b"%d" % length))
+        await self._send_head(exchange, answer.status, headers)
+        outcome, requests = outcome_of(answer.status)
+        try:
+            while data := await answer.read():
+                record.chunks += 1
+                record.response_bytes += len(data)
+                await exchange.send({"type": "http.response.body", "body": data, "more_body": True})
+        except Fault as fault:
+            record.fault, record.detail = fault.kind.code, fault.internal
+            self._settling.settle(exchange, exchange.estimate, CountedBy.ESTIMATE, Outcome.UPSTREAM_CUT, requests)
+            return
+        self._settling.settle(exchange, exchange.estimate, CountedBy.ESTIMATE, outcome, requests)
+        exchange.over = True
+        await exchange.send({"type": "http.response.body", "body": b""})
+
+    async def _send_head(self, exchange: Exchange, status: int, headers: RawHeaders) -> None:
+        headers += state_headers(exchange)
+        exchange.head_sent = True
+        exchange.record.first_byte_s = time.perf_counter()
+        await exchange.send({"type": "http.response.start", "status": status, "headers": headers})
+        self._departures.watch(exchange)
+
+
+def outcome_of(status: int) -> tuple[Outcome, int]:
+    """What an upstream's status means for the caller, and whether the request counts."""
+    if status < 400:
+        return Outcome.OK, 1
+    if status >= 500 or status in NOT_THE_CALLERS:
+        return Outcome.UPSTREAM_ERROR, 0
+    return Outcome.CLIENT_ERROR, 1
+
+
+def _body_of(headers: RawHeaders) -> tuple[bytes, bytes, int | None]:
+    """Content type (lower case), content coding ("" for none) and length (None for unknown)."""
+    kind, coding, length = b"", b"", None
+    for name, value in headers:
+        if name == b"content-type":
+            kind = value.lower()
+        elif name == b"content-length":
+            length = int(value)
+        elif name == b"content-encoding" and value.lower() != b"identity":
+            coding = value
+    return kind, coding, length
+
+
+def _usage_header(exchange: Exchange) -> tuple[bytes, bytes]:
+    record = exchange.record
+    text = (
+        f"input_tokens={record.input_tokens}, output_tokens={record.output_tokens}, "
+        f"cached_tokens={record.cached_tokens}, reasoning_tokens={record.reasoning_tokens}, "
+        f"counted_by={record.counted_by}"
+    )
+    return b"x-tollway-usage", text.encode()

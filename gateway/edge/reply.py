@@ -1,0 +1,65 @@
+"""Answers of the gateway's own, and the head of every answer: status, fields, limit state, request id."""
+
+import time
+
+from gateway.domain.decisions import Refused
+from gateway.domain.faults import CLIENT_GONE, UPSTREAM_BUSY, Fault
+from gateway.domain.limits import Remedy
+from gateway.edge.exchange import Exchange
+from gateway.edge.headers import limit_headers
+from gateway.upstream.transport import RawHeaders
+
+RETRIED_S = 60
+"""Longest Retry-After, in seconds, that the official SDKs wait for; told of a longer one they would retry too early."""
+
+JSON = (b"content-type", b"application/json")
+
+
+def state_headers(exchange: Exchange) -> RawHeaders:
+    """The request id, and where the caller's limits stand as far as they are known."""
+    headers: RawHeaders = [(b"x-request-id", exchange.request_id.encode())]
+    if exchange.used and exchange.plan is not None and exchange.frame is not None:
+        now_s = exchange.admitted_ms // 1000
+        headers += limit_headers(
+            exchange.plan, exchange.frame, exchange.used, now_s, plain=exchange.dialect.name == "plain"
+        )
+    return headers
+
+
+async def send_whole(exchange: Exchange, status: int, headers: RawHeaders, body: bytes) -> None:
+    """Send an answer in one piece. `headers` lack its length."""
+    record = exchange.record
+    record.status, record.response_bytes = status, len(body)
+    headers.append((b"content-length", b"%d" % len(body)))
+    exchange.head_sent = exchange.over = True
+    record.first_byte_s = time.perf_counter()
+    await exchange.send({"type": "http.response.start", "status": status, "headers": headers})
+    await exchange.send({"type": "http.response.body", "body": body})
+
+
+async def send_refusal(exchange: Exchange, refused: Refused) -> None:
+    """429 in the dialect's own shape. `Retry-After` is exact; where waiting can't help, SDKs are told not to retry."""
+    exchange.record.outcome, exchange.record.limit = "refused", refused.limit
+    headers = [JSON, *state_headers(exchange)]
+    wait_s = refused.retry_after_s if refused.remedy is Remedy.WAIT else None
+    if wait_s is not None:
+        headers.append((b"retry-after", b"%d" % wait_s))
+    headers.append((b"x-should-retry", b"true" if wait_s is not None and wait_s <= RETRIED_S else b"false"))
+    await send_whole(exchange, 429, headers, exchange.dialect.refusal_body(refused, exchange.request_id))
+
+
+async def send_fault(exchange: Exchange, fault: Fault) -> None:
+    """The fault in the dialect's own shape; nothing where the client has left."""
+    record = exchange.record
+    record.fault, record.detail = fault.kind.code, fault.internal
+    record.outcome = record.outcome or "fault"
+    if fault.kind is CLIENT_GONE or exchange.head_sent:
+        return
+    headers = [JSON, *state_headers(exchange)]
+    if fault.kind.status == 401:
+        headers.append((b"www-authenticate", b'Bearer realm="tollway"'))
+    if fault.kind.status == 503:
+        headers.append((b"retry-after", b"1"))
+    if fault.kind is UPSTREAM_BUSY:
+        headers.append((b"x-should-retry", b"true"))
+    await send_whole(exchange, fault.kind.status, headers, exchange.dialect.fault_body(fault, exchange.request_id))

@@ -1,0 +1,91 @@
+"""Settle: what a request really used takes the place of what was held, and becomes an event for the ledger.
+
+Promises: once for each request admitted, whatever became of it; queued before the last byte of the answer is, so that a
+caller's next request already finds it counted.
+"""
+
+import time
+
+import msgspec
+
+from gateway.domain.decisions import Settlement
+from gateway.domain.usage import CountedBy, Outcome, Usage, UsageEvent, amount
+from gateway.edge.admission import used_after
+from gateway.edge.exchange import Exchange
+from gateway.metering.ratio import Ratios
+from gateway.metering.tokenizer import Tokenizer
+from gateway.quota.limiter import Limiter
+
+_pack = msgspec.msgpack.Encoder().encode
+
+
+class Settling:
+    """Settles the requests of this process with the limiter, and teaches the ratios what upstreams counted."""
+
+    def __init__(self, limiter: Limiter, ratios: Ratios, tokenizer: Tokenizer) -> None:
+        self._limiter = limiter
+        self._ratios = ratios
+        self._tokenizer = tokenizer
+
+    def settle(self, exchange: Exchange, usage: Usage, counted_by: CountedBy, outcome: Outcome, requests: int) -> None:
+        """Replace the hold by `usage` and `requests` (1, or 0 where the request is given back). Once; then nothing."""
+        asked, plan = exchange.reservation, exchange.plan
+        if not exchange.holding or asked is None or plan is None:
+            return
+        record = exchange.record
+        record.outcome, record.counted_by = outcome.value, counted_by.value
+        record.input_tokens, record.output_tokens = usage.input_tokens, usage.output_tokens
+        record.cached_tokens, record.reasoning_tokens = usage.cached_tokens, usage.reasoning_tokens
+        if counted_by is CountedBy.UPSTREAM and exchange.ask is not None:
+            self._ratios.learn(record.model, exchange.ask.prompt_bytes, usage.input_tokens)
+        exchange.used = used_after(exchange, requests, usage)
+        exchange.holding = False
+        event = _pack(_event(exchange, usage, counted_by, outcome, requests))
+        amounts = tuple(
+            (line.name, line.start_s, amount(unit, requests, usage))
+            for unit, line in zip(plan.units, asked.lines, strict=True)
+        )
+        self._limiter.settle(Settlement(exchange.request_id, asked.account_id, amounts, event))
+
+    def give_back(self, exchange: Exchange, outcome: Outcome) -> None:
+        """Settle a request that cost the caller nothing, as nothing was done for it."""
+        self.settle(exchange, Usage(), CountedBy.ESTIMATE, outcome, 0)
+
+    async def count(self, exchange: Exchange, text: str) -> tuple[Usage, CountedBy]:
+        """The usage of an answer whose upstream reported none: the input as estimated, and the text that was seen."""
+        ask = exchange.ask
+        if ask is None or ask.prompt_bytes == 0:
+            return Usage(), CountedBy.ESTIMATE
+        tokens = await self._tokenizer.count(text) if text else None
+        if tokens is not None:
+            return Usage(exchange.estimate.input_tokens, tokens), CountedBy.TOKENIZER
+        output = self._ratios.tokens(ask.model, len(text.encode()))
+        return Usage(exchange.estimate.input_tokens, output), CountedBy.ESTIMATE
+
+
+def _event(exchange: Exchange, usage: Usage, counted_by: CountedBy, outcome: Outcome, requests: int) -> UsageEvent:
+    record = exchange.record
+    return UsageEvent(
+        request_id=exchange.request_id,
+        account_id=record.account_id,
+        key_id=record.key_id,
+        tier=record.tier,
+        route=record.route,
+        endpoint=record.endpoint,
+        model=record.model,
+        upstream=record.upstream,
+        admitted_ms=exchange.admitted_ms,
+        settled_ms=exchange.admitted_ms + int((time.perf_counter() - record.reserved_s) * 1000),
+        status=record.status,
+        outcome=outcome,
+        counted_by=counted_by,
+        streamed=record.streamed,
+        requests=requests,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cached_tokens=usage.cached_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        estimated_tokens=record.estimated_tokens,
+        request_bytes=record.request_bytes,
+        response_bytes=record.response_bytes,
+    )

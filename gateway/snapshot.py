@@ -1,0 +1,141 @@
+"""Settings compiled for speed: what a request looks up, looked up once. Immutable, and swapped whole.
+
+Promises: matching a path that stands in a route as it is costs one dictionary look-up; the windows of a tier are worked
+out once per window, not per request.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+from gateway.dialects.dialect import Dialect
+from gateway.domain.decisions import Line
+from gateway.domain.faults import INVALID_PATH, METHOD_NOT_ALLOWED, UNKNOWN_ROUTE, Fault
+from gateway.domain.limits import Tier, Unit
+from gateway.domain.windows import bounds
+from gateway.upstream.transport import Transport
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An upstream as requests see it: its name, its transport, and the header that carries the gateway's credential."""
+
+    name: str
+    transport: Transport
+    credential: tuple[bytes, bytes] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What matches a request and where it goes. `methods` empty takes any."""
+
+    path: str
+    methods: frozenset[str]
+    target: Target
+    dialect: Dialect
+    reads_body: bool
+    default_max_tokens: int
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """A tier's windows as they run from `start_s` until `end_s`; `lines` ask for nothing yet."""
+
+    start_s: int
+    end_s: int
+    lines: tuple[Line, ...]
+    policy: bytes
+
+
+class Plan:
+    """A tier compiled: its limits' units, and the frame that runs now."""
+
+    def __init__(self, tier: Tier) -> None:
+        self.tier = tier
+        self.name = tier.name
+        self.units: tuple[Unit, ...] = tuple(limit.unit for limit in tier.limits)
+        self.concurrency = -1 if tier.concurrency is None else tier.concurrency
+        self._frame = Frame(0, 0, (), b"")
+
+    def frame(self, now_s: int) -> Frame:
+        """The windows that hold `now_s` (Unix seconds, the limiter's clock)."""
+        frame = self._frame
+        if not frame.start_s <= now_s < frame.end_s:
+            frame = self._frame = _frame(self.tier, now_s)
+        return frame
+
+
+def _frame(tier: Tier, now_s: int) -> Frame:
+    lines, policies, start_s, end_s = [], [], now_s - now_s % 3600, now_s - now_s % 3600 + 3600
+    for limit in tier.limits:
+        first_s, after_s = bounds(limit.window, now_s, tier.time_zone)
+        lines.append(Line(limit.name, first_s, after_s, limit.maximum, 0, limit.remedy))
+        policies.append(f'"{limit.name}";q={limit.maximum};w={after_s - first_s}')
+        start_s, end_s = max(start_s, first_s), min(end_s, after_s)
+    return Frame(start_s, end_s, tuple(lines), ", ".join(policies).encode())
+
+
+class Snapshot:
+    """Routes and tiers of one reading of gateway.yaml."""
+
+    def __init__(self, routes: tuple[Route, ...], tiers: Mapping[str, Tier]) -> None:
+        self.plans = {name: Plan(tier) for name, tier in tiers.items()}
+        self._exact: dict[bytes, Route] = {}
+        self._routes = routes
+        for route in routes:
+            path = route.path.encode()
+            if not route.path.endswith("*") and path not in self._exact and self._first(path) is route:
+                self._exact[path] = route
+
+    def route(self, method: str, raw_path: bytes) -> tuple[Route, bytes]:
+        """The route of a request and the path to forward: dot segments resolved, else as it came.
+
+        Raises Fault: INVALID_PATH, UNKNOWN_ROUTE, METHOD_NOT_ALLOWED.
+        """
+        route = self._exact.get(raw_path)
+        if route is not None and (not route.methods or method in route.methods):
+            return route, raw_path
+        path = normal_path(raw_path)
+        route = self._first(path, method)
+        if route is not None:
+            return route, path
+        other = self._first(path)
+        if other is None:
+            raise Fault(UNKNOWN_ROUTE, f"no route for {path.decode('latin-1')}")
+        allowed = ", ".join(sorted(other.methods))
+        raise Fault(METHOD_NOT_ALLOWED, public=f"The route {other.path} takes {allowed} alone.")
+
+    def _first(self, path: bytes, method: str = "") -> Route | None:
+        """The first route that matches `path`, and `method` unless it is empty."""
+        for route in self._routes:
+            if method and route.methods and method not in route.methods:
+                continue
+            pattern = route.path.encode()
+            if path.startswith(pattern[:-1]) if pattern.endswith(b"*") else path == pattern:
+                return route
+        return None
+
+
+def normal_path(raw_path: bytes) -> bytes:
+    """A path with its dot segments resolved (RFC 3986 §5.2.4), encoded ones too; all else stays as it came.
+
+    Raises Fault(INVALID_PATH) where a decoded segment would still hold `..` between slashes, or a control character:
+    what an upstream that decodes twice might take for another path.
+    """
+    if not raw_path.startswith(b"/"):
+        raise Fault(INVALID_PATH, public="The request target has to be a path.")
+    kept: list[bytes] = []
+    segments = raw_path[1:].split(b"/")
+    for place, segment in enumerate(segments):
+        plain = unquote_to_bytes(segment) if b"%" in segment else segment
+        if plain in {b".", b".."}:
+            if plain == b".." and kept:
+                kept.pop()
+            if place == len(segments) - 1:
+                kept.append(b"")
+            continue
+        if min(plain, default=32) < 32 or b".." in plain.replace(b"\\", b"/").split(b"/"):
+            raise Fault(INVALID_PATH, f"refused {raw_path!r}")
+        kept.append(segment)
+    return b"/" + b"/".join(kept)

@@ -1,7 +1,8 @@
 """The size of a prompt whose pictures, sound and files travel inside the JSON body as base64.
 
 Base64 is not text: it is taken out, and each medium is priced by a rule instead. Only an estimate for admission: what
-the upstream reports is what is charged. Never raises; costs three scans of the body where there are no media.
+the upstream reports is charged, also where text was dressed up as a picture. Never raises; costs three scans of the
+body where there are no media.
 """
 
 PICTURE_TOKENS = 1_105

@@ -29,6 +29,7 @@ class _Request(msgspec.Struct, gc=False):
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     n: int | None = None
+    best_of: int | None = None
     messages: msgspec.Raw = _NONE
     prompt: msgspec.Raw = _NONE
 
@@ -54,7 +55,7 @@ def read_request(body: bytes) -> Ask:
         request = _request.decode(body)
     except _UNREADABLE as error:
         raise Fault(INVALID_BODY, str(error), public=_explain(error)) from None
-    choices = max(1, request.n or 1)
+    choices = max(1, request.n or 1, request.best_of or 1)
     streamed = request.stream is True
     ask = Ask(
         model=request.model or "",
@@ -117,4 +118,4 @@ def _explain(error: Exception, inside: str = "") -> str:
         return f"{field or 'A number'} is out of range."
     if isinstance(error, RecursionError):
         return "The request body is nested too deeply."
-    return f"The request body is not valid JSON: {text}."
+    return f"The request body is not valid JSON: {text.removeprefix('JSON is malformed: ')}."

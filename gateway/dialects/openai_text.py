@@ -18,7 +18,8 @@ BATCH_BYTES = 32 << 10
 MAX_TEXT_CHARS = 4 << 20
 """The longest text kept: above what any model writes in one answer."""
 
-_SILENT = frozenset({"id", "role", "type", "object", "model", "finish_reason", "logprobs", "signature", "format"})
+_SILENT = frozenset({"id", "role", "type", "finish_reason", "logprobs", "signature", "data", "url"})
+"""Fields that no model wrote."""
 
 
 class _Function(msgspec.Struct, gc=False):
@@ -100,26 +101,29 @@ class StreamText:
         events = b"".join(self._raw)
         self._raw.clear()
         self._kept_bytes = 0
+        batch: dict[int, list[str]] = {}
         for chunk in _chunks(events):
             for choice in chunk.choices or ():
-                self._take(choice)
+                self._take(choice, batch)
+        for index, texts in batch.items():
+            self._texts.setdefault(index, []).append("".join(texts))
 
-    def _take(self, choice: _Choice) -> None:
+    def _take(self, choice: _Choice, batch: dict[int, list[str]]) -> None:
         self._seen = True
         if choice.finish_reason:
             self._open.discard(choice.index)
         else:
             self._open.add(choice.index)
-        for text in _texts(choice):
-            if self._chars < MAX_TEXT_CHARS:
-                self._texts.setdefault(choice.index, []).append(text)
-                self._chars += len(text)
+        text = _text_of(choice)
+        if text and self._chars < MAX_TEXT_CHARS:
+            batch.setdefault(choice.index, []).append(text)
+            self._chars += len(text)
 
 
 def answer_text(body: bytes) -> str:
     """The text of a whole answer, "" where it has none that can be read."""
     chunk = _read_chunk(body)
-    return "\n".join("".join(_texts(choice)) for choice in chunk.choices or ()) if chunk else ""
+    return "\n".join(_text_of(choice) for choice in chunk.choices or ()) if chunk else ""
 
 
 def _chunks(events: bytes) -> Iterator[_Chunk]:
@@ -168,32 +172,33 @@ def _loose_choice(choice: dict[str, Any]) -> _Choice:
     )
 
 
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _strings(item)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if key not in _SILENT:
-                yield from _strings(item)
+def _strings(value: Any) -> list[str]:
+    """Every text inside a decoded value, in order. Not recursive: the value may be nested as deep as a decoder goes."""
+    found: list[str] = []
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            found.append(item)
+        elif isinstance(item, list):
+            waiting.extend(reversed(item))
+        elif isinstance(item, dict):
+            waiting.extend(reversed([inner for key, inner in item.items() if key not in _SILENT]))
+    return found
 
 
-def _texts(choice: _Choice) -> Iterator[str]:
-    if choice.text:
-        yield choice.text
-    for message in (choice.delta, choice.message):
-        if message is not None:
-            yield from _message_texts(message)
-
-
-def _message_texts(message: _Message) -> Iterator[str]:
-    """The texts of a message. vLLM and OpenRouter send the reasoning under two names: it is taken once."""
-    for text in (message.reasoning_content or message.reasoning, message.content, message.refusal):
-        if text:
-            yield text
+def _text_of(choice: _Choice) -> str:
+    """The text of a choice. vLLM and OpenRouter send the reasoning under two names: it is taken once."""
+    message = choice.delta or choice.message
+    if message is None:
+        return choice.text or ""
+    text = (message.reasoning_content or message.reasoning or "") + (message.content or "") + (message.refusal or "")
+    if message.tool_calls is None and message.function_call is None:
+        return text
     functions = [call.function for call in message.tool_calls or ()]
-    for function in (*functions, message.function_call):
-        if function is not None:
-            yield (function.name or "") + (function.arguments or "")
+    calls = [
+        (function.name or "") + (function.arguments or "")
+        for function in (*functions, message.function_call)
+        if function is not None
+    ]
+    return text + "".join(calls)

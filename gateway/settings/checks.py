@@ -18,15 +18,16 @@ _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _ROUTE = re.compile(r"(/[A-Za-z0-9._~!$&'()+,;=:@-]+)*(/|/\*)?")
 _ENCODINGS = ("o200k_base", "cl100k_base", "o200k_harmony", "p50k_base", "p50k_edit", "r50k_base", "gpt2")
 _SECRET_CHARACTERS = 32
+_LONGEST_WORD = 64
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A tail for an error text: the known word nearest to this one, else all of them."""
     words = [str(one) for one in known]
-    near = difflib.get_close_matches(word, words, n=1)
+    near = difflib.get_close_matches(word, words, n=1) if len(word) <= _LONGEST_WORD else []
     if near:
         return f'; did you mean "{near[0]}"?'
-    return f"; known are {', '.join(words)}" if words else ""
+    return "; known are " + ", ".join(one or "nothing" for one in words) if words else ""
 
 
 def upstream_url(text: str) -> str:
@@ -114,8 +115,8 @@ def time_zone(text: str) -> str:
     try:
         zoneinfo.ZoneInfo(text)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        near = difflib.get_close_matches(text, zoneinfo.available_timezones(), n=1)
-        return "is not a time zone" + (f'; did you mean "{near[0]}"?' if near else "; write UTC or Europe/Berlin")
+        hint = did_you_mean(text, zoneinfo.available_timezones())
+        return "is not a time zone" + (hint if "did you mean" in hint else "; write a name like UTC or Europe/Berlin")
     return ""
 
 

@@ -10,14 +10,14 @@ import yaml
 from msgspec import inspect
 
 from gateway.settings.checks import did_you_mean
-from gateway.settings.environment import ExpansionError, expand
+from gateway.settings.environment import ExpansionError, expand, variables
 from gateway.settings.mistakes import Mistake
 from gateway.settings.scalars import Scalar, ScalarError, expected, read_scalar
 
 BROKEN: Final[Any] = ...
 """Stands where a value would, once its mistake is reported; so that what is around it is still looked at."""
 
-_PLAIN_KEY = re.compile(r"[A-Za-z0-9_/*.-]{1,64}")
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_/*.<-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +156,11 @@ class Conversion:
         try:
             scalar = Scalar(expand(text, self._environ), not node.style, "${" in text)
             return read_scalar(scalar, kind, extra)
-        except (ExpansionError, ScalarError) as error:
+        except ExpansionError as error:
             return self.report(at, str(error))
+        except ScalarError as error:
+            names = ", ".join(variables(text))
+            return self.report(at, f"{error} (the value is filled from {names})" if names else str(error))
 
     def _wrong_shape(self, node: yaml.Node, kind: inspect.Type, place: Place) -> Any:
         if isinstance(node, yaml.ScalarNode) and _is_null(node):

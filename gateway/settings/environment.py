@@ -22,6 +22,11 @@ def expand(text: str, environ: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda found: _value(found, environ), text) if "${" in text else text
 
 
+def variables(text: str) -> list[str]:
+    """The names of the variables that `text` asks for, in order."""
+    return [found["name"] for found in _PLACEHOLDER.finditer(text) if found["name"]]
+
+
 def _value(found: re.Match[str], environ: Mapping[str, str]) -> str:
     if found[0] == "$${":
         return "${"

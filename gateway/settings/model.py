@@ -41,9 +41,14 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Listen(Section, frozen=True, kw_only=True):
     """Where clients reach the gateway, and how much of the machine it takes."""
 
-    host: Annotated[str, Meta(min_length=1, description="Address to bind; 0.0.0.0 or :: for every interface.")] = (
-        "127.0.0.1"
-    )
+    host: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9.:_%-]+$",
+            description="Address to bind; 0.0.0.0 or :: for every interface.",
+            extra={"rule": "an IP address or a host name"},
+        ),
+    ] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535, description="TCP port; 0 takes any free one.")] = 8080
     workers: Annotated[int, Meta(ge=1, le=256, description="Processes; one for each core to be used.")] = 1
     prefix: Annotated[

@@ -39,7 +39,7 @@ def _route(index: int, settings: Settings) -> Iterator[Problem]:
         yield f"{path}.upstream", "is not an upstream of this file" + did_you_mean(route.upstream, settings.upstreams)
     if not _sound(route.path, route.methods):
         return
-    if _sound(settings.listen, settings.listen.prefix) and f"{route.path}/".startswith(f"{settings.listen.prefix}/"):
+    if _sound(settings.listen) and f"{route.path}/".startswith(f"{settings.listen.prefix}/"):
         yield f"{path}.path", "is never reached: listen.prefix keeps it for Tollway itself"
     earlier = next((one for one in range(index) if _covers(settings.routes[one], route)), None)
     if earlier is not None:

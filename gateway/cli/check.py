@@ -1,0 +1,57 @@
+"""Check a settings file and report every mistake in it, with its line."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from gateway.domain.limits import Tier
+from gateway.settings.load import SettingsError, load
+from gateway.settings.model import Route, Settings
+from gateway.settings.tiers import tier_of
+
+_MISTAKEN = 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The file to check."""
+    parser.add_argument("file", nargs="?", default="gateway.yaml", type=Path, help="default: gateway.yaml")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what the file says in short and return 0, or all its mistakes on standard error and return 2."""
+    try:
+        settings = load(args.file, os.environ)
+    except SettingsError as error:
+        count = len(error.mistakes)
+        print(error, file=sys.stderr)
+        print(f"{count} mistake{'s' if count > 1 else ''}", file=sys.stderr)
+        return _MISTAKEN
+    print(f"{args.file}: fine\n{summary(settings)}")
+    return 0
+
+
+def summary(settings: Settings) -> str:
+    """Upstreams, routes and tiers, a line each. Tells no secret."""
+    upstreams = [
+        f"  {name}: {'built-in sandbox' if upstream.uses_sandbox else upstream.url}"
+        for name, upstream in settings.upstreams.items()
+    ]
+    routes = [_route(route) for route in settings.routes]
+    tiers = [
+        _tier(tier_of(name, tier), is_default=name == settings.default_tier) for name, tier in settings.tiers.items()
+    ]
+    return "\n".join(["upstreams", *upstreams, "routes", *routes, "tiers", *tiers])
+
+
+def _route(route: Route) -> str:
+    methods = f"{','.join(route.methods)} " if route.methods else ""
+    return f"  {methods}{route.path} -> {route.upstream} ({route.dialect})"
+
+
+def _tier(tier: Tier, *, is_default: bool) -> str:
+    limits = [f"{limit.maximum:,} {limit.name} ({limit.remedy})" for limit in tier.limits]
+    if tier.concurrency is not None:
+        limits.append(f"{tier.concurrency:,} at once")
+    zone = "" if tier.time_zone.key == "UTC" else f", windows in {tier.time_zone.key}"
+    return f"  {tier.name}{' (default)' if is_default else ''}: {', '.join(limits) or 'no limits'}{zone}"

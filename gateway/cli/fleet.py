@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from gateway.cli.listening import Address, loopback, reserve
 from gateway.cli.sandbox_server import serve_sandbox
@@ -26,7 +27,7 @@ from gateway.telemetry.log import log
 SLACK_S = 3.0
 
 
-def run_fleet(settings: Settings, deployment: Deployment, valkey: EmbeddedValkey | None, lock: int) -> int:
+def run_fleet(settings: Settings, deployment: Deployment, valkey: EmbeddedValkey | None, lock: int, file: Path) -> int:
     """Serve until told to stop; returns the exit status. Faults and DeploymentErrors of the start pass through."""
     address = reserve(settings.listen.host, settings.listen.port)
     asyncio.run(ensure_schema(deployment.database_url))
@@ -44,7 +45,7 @@ def run_fleet(settings: Settings, deployment: Deployment, valkey: EmbeddedValkey
         below,
         valkey,
         let_go=partial(os.close, lock),
-        on_ready=partial(_greet, settings, deployment, address.port),
+        on_ready=partial(_greet, settings, deployment, address.port, file),
         stop_within_s=settings.listen.shutdown_grace_s + CUT_S + FLUSH_S + SLACK_S,
     )
     return supervisor.run()
@@ -73,8 +74,8 @@ def _clear(deployment: Deployment) -> None:
             file.unlink(missing_ok=True)
 
 
-def _greet(settings: Settings, deployment: Deployment, port: int) -> None:
+def _greet(settings: Settings, deployment: Deployment, port: int, file: Path) -> None:
     try:
-        asyncio.run(welcome(settings, deployment, port))
+        asyncio.run(welcome(settings, deployment, port, file))
     except Fault as fault:
         log.error("welcome_failed", error=str(fault))

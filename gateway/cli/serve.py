@@ -12,10 +12,10 @@ from pathlib import Path
 
 import msgspec
 
+from gateway.cli.bad_input import BadInput
 from gateway.cli.listening import lock_data_dir
-from gateway.domain.faults import Fault
+from gateway.cli.verbs import add_file
 from gateway.quota.embedded import EmbeddedValkey, EmbeddedValkeyError
-from gateway.settings.data_files import data_file
 from gateway.settings.deployment import DeploymentError, deployment_of, valkey_socket
 from gateway.settings.load import load
 from gateway.settings.mistakes import SettingsError
@@ -25,32 +25,33 @@ from gateway.telemetry.log import configure
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that override the file."""
-    parser.add_argument("--file", type=Path, help="the settings; ./gateway.yaml, else the default that is shipped")
+    add_file(parser)
     parser.add_argument("--workers", type=int, help="worker processes; overrides listen.workers")
     parser.add_argument("--host", help="address to bind; overrides listen.host")
     parser.add_argument("--port", type=int, help="port to bind, 0 for any that is free; overrides listen.port")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until SIGTERM or Ctrl-C; the exit status."""
+    """Serve until SIGTERM or Ctrl-C; the exit status. Raises BadInput and, where the ledger is not to be had, Fault."""
     try:
-        return _serve(_settings(args))
-    except (SettingsError, DeploymentError, EmbeddedValkeyError, Fault) as error:
+        return _serve(_settings(args), args.file)
+    except SettingsError as error:
+        raise BadInput(str(error)) from error
+    except (DeploymentError, EmbeddedValkeyError) as error:
         print(f"tollway: {error}", file=sys.stderr)
         return 1
 
 
 def _settings(args: argparse.Namespace) -> Settings:
-    here = Path("gateway.yaml")
-    settings = load(args.file or (here if here.exists() else data_file("config", "gateway.yaml")), os.environ)
+    settings = load(args.file, os.environ)
     given = {name: getattr(args, name) for name in ("workers", "host", "port")}
     changes = {name: value for name, value in given.items() if value is not None}
     if changes.get("workers", 1) < 1 or not 0 <= changes.get("port", 0) <= 65_535:
-        raise DeploymentError("--workers must be at least 1, --port from 0 to 65535")
+        raise BadInput("--workers must be at least 1, --port from 0 to 65535")
     return msgspec.structs.replace(settings, listen=msgspec.structs.replace(settings.listen, **changes))
 
 
-def _serve(settings: Settings) -> int:
+def _serve(settings: Settings, file: Path) -> int:
     configure(settings.log.format, settings.log.level)
     deployment = deployment_of(settings)
     lock = lock_data_dir(deployment.data_dir)
@@ -61,7 +62,7 @@ def _serve(settings: Settings) -> int:
     try:
         # The one import outside the head: it takes 0.4 s, in which Valkey loads its data.
         fleet = importlib.import_module("gateway.cli.fleet")
-        return int(fleet.run_fleet(settings, deployment, valkey, lock))
+        return int(fleet.run_fleet(settings, deployment, valkey, lock, file))
     finally:
         if valkey is not None:
             valkey.stop()

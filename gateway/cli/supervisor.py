@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 from gateway.domain.faults import Fault
@@ -172,6 +173,7 @@ class Supervisor:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             self._close_in_child()
+            _title(child.name)
             child.body(line)
             status = 0
         except Fault as fault:
@@ -240,3 +242,9 @@ class Supervisor:
         for child in children:
             if child.pid:
                 os.kill(child.pid, number)
+
+
+def _title(name: str) -> None:
+    """Show the process under this name in ps and top; Linux only, and never worth failing for."""
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text(name)

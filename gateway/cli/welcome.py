@@ -5,6 +5,7 @@ Raises Fault when the ledger can't be used.
 """
 
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -14,6 +15,7 @@ from gateway.domain.accounts import ApiKey
 from gateway.domain.faults import ALREADY_EXISTS, Fault
 from gateway.identity.keys import new_key
 from gateway.ledger.ledger import Ledger
+from gateway.settings.data_files import data_file
 from gateway.settings.deployment import Deployment
 from gateway.settings.model import Settings
 
@@ -21,8 +23,8 @@ DEMO = "demo"
 CHAT_PATH = "/v1/chat/completions"
 
 
-async def welcome(settings: Settings, deployment: Deployment, port: int) -> None:
-    """Print it, to standard output."""
+async def welcome(settings: Settings, deployment: Deployment, port: int, file: Path) -> None:
+    """Print it, to standard output. `file` holds the settings."""
     ledger = Ledger.open(deployment.database_url)
     try:
         found = await ledger.list_accounts(limit=1)
@@ -30,7 +32,7 @@ async def welcome(settings: Settings, deployment: Deployment, port: int) -> None
     finally:
         await ledger.close()
     account = found[0].id if found else DEMO
-    print("\n".join(_lines(settings, port, account, key)), flush=True)
+    print("\n".join(_lines(settings, port, account, key, _command(file))), flush=True)
 
 
 async def _demo_key(ledger: Ledger, tier: str, digest_key: bytes) -> str:
@@ -47,9 +49,8 @@ async def _demo_key(ledger: Ledger, tier: str, digest_key: bytes) -> str:
     return text
 
 
-def _lines(settings: Settings, port: int, account: str, key: str) -> list[str]:
+def _lines(settings: Settings, port: int, account: str, key: str, command: str) -> list[str]:
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.listen.host, settings.listen.host)  # noqa: S104  # compared, not bound
-    command = _command()
     lines = ["", f"Tollway is ready on http://{host}:{port}", ""]
     if key:
         lines += [f"Account {DEMO} was made on tier {settings.default_tier}. Its key, shown this once:", f"  {key}"]
@@ -73,13 +74,16 @@ def _curl(url: str, key: str) -> list[str]:
     ]
 
 
-def _command() -> str:
-    """How this program was started, as one would type it here."""
+def _command(file: Path) -> str:
+    """How this program was started, as one would type it here; with the file, unless it would be found anyway."""
     started = Path(sys.argv[0]).absolute()
-    if started.name == "__main__.py":
-        return f"{_typed(Path(sys.executable))} -m gateway"
     found = shutil.which(started.name)
-    return started.name if found and Path(found).absolute() == started else _typed(started)
+    if started.name == "__main__.py":
+        command = f"{_typed(Path(sys.executable))} -m gateway"
+    else:
+        command = started.name if found and Path(found).absolute() == started else _typed(started)
+    usual = {Path("gateway.yaml"), data_file("config", "gateway.yaml"), Path(os.environ.get("TOLLWAY_FILE", ""))}
+    return command if file in usual else f"{command} --file {shlex.quote(str(file))}"
 
 
 def _typed(path: Path) -> str:

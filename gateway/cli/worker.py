@@ -25,7 +25,7 @@ from gateway.telemetry.log import log
 CUT_S = 2.0
 """For a cut request to settle."""
 
-FLUSH_S = 10.0
+FLUSH_S = 12.0
 """For `Gateway.stop`, after which the rest of the usage waits in Redis for the next flusher."""
 
 FORCED_FLUSH_S = 1.0

@@ -1,0 +1,90 @@
+"""Every metric there is: its name, what it tells, its labels or buckets, and how workers' gauges become one.
+
+Names follow Prometheus: prefix `tollway_`, units last. Labels are bounded: routes, tiers and limits come from
+`gateway.yaml`, models are capped (`metrics`), and no account, key or request is ever a label.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Merge(Enum):
+    """How the workers' values of a gauge become one."""
+
+    SUM = "sum"
+    LARGEST = "largest"
+    FARTHEST = "farthest from zero"
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """A count that only grows. Its name ends in `_total`."""
+
+    name: str
+    text: str
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Observations in buckets: `bounds` are their upper ends, a last bucket takes the rest."""
+
+    name: str
+    text: str
+    bounds: tuple[float, ...]
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """A level. `merge` says what several workers' levels mean together."""
+
+    name: str
+    text: str
+    merge: Merge = Merge.SUM
+
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_SHORT_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+REQUESTS = Counter("tollway_requests_total", "Requests ended.", ("route", "status", "outcome"))
+REFUSALS = Counter("tollway_refusals_total", "Requests refused by a limit.", ("tier", "limit"))
+TOKENS = Counter(
+    "tollway_tokens_total",
+    "Tokens counted. Cached tokens are part of input, reasoning tokens part of output.",
+    ("model", "kind", "counted_by"),
+)
+EVENTS_FLUSHED = Counter("tollway_events_flushed_total", "Usage events written to the ledger.")
+LIMITER_CALLS = Counter("tollway_limiter_calls_total", "Calls to the limiter.")
+LIMITER_TIMEOUTS = Counter("tollway_limiter_timeouts_total", "Calls that the limiter did not answer in time.")
+LOG_LINES_DROPPED = Counter("tollway_log_lines_dropped_total", "Log lines lost to a slow or lost reader.")
+
+DURATION = Histogram("tollway_request_duration_seconds", "From a request's head to its end.", _SECONDS, ("route",))
+ADMISSION = Histogram(
+    "tollway_admission_seconds",
+    "Latency added before the upstream: from a request's head to admission.",
+    _SHORT_SECONDS,
+)
+FIRST_BYTE = Histogram(
+    "tollway_first_byte_seconds", "From a request's head to the first body byte sent.", _SECONDS, ("route",)
+)
+
+REQUESTS_RUNNING = Gauge("tollway_requests_running", "Requests under way.")
+STREAMS_OPEN = Gauge("tollway_streams_open", "Streamed answers under way.")
+CONNECTIONS_OPEN = Gauge("tollway_upstream_connections_open", "Connections to upstreams, busy and idle.")
+CONNECTIONS_IDLE = Gauge("tollway_upstream_connections_idle", "Connections to upstreams that wait for a request.")
+USAGE_BACKLOG = Gauge("tollway_usage_backlog_events", "Usage events not yet in the ledger.", Merge.LARGEST)
+FLUSH_LAG = Gauge("tollway_flush_lag_seconds", "Age of the oldest usage event not yet in the ledger.", Merge.LARGEST)
+CLOCK_OFFSET = Gauge("tollway_clock_offset_seconds", "The limiter's clock minus the gateway's.", Merge.FARTHEST)
+
+COUNTERS = (REQUESTS, REFUSALS, TOKENS, EVENTS_FLUSHED, LIMITER_CALLS, LIMITER_TIMEOUTS, LOG_LINES_DROPPED)
+HISTOGRAMS = (DURATION, ADMISSION, FIRST_BYTE)
+GAUGES = (
+    REQUESTS_RUNNING,
+    STREAMS_OPEN,
+    CONNECTIONS_OPEN,
+    CONNECTIONS_IDLE,
+    USAGE_BACKLOG,
+    FLUSH_LAG,
+    CLOCK_OFFSET,
+)

@@ -1,0 +1,154 @@
+"""The log: one line per record on standard output, JSON for machines or columns for people.
+
+Owns structlog's and the standard library's configuration, so that uvicorn's and every library's warnings come out the
+same way. No prompt, answer, header or secret reaches a line (`redaction`). Logging never raises: a value that JSON
+can't hold is shown by its repr, and a reader that is gone or too slow costs lines (`line_writer`), not requests.
+"""
+
+import atexit
+import logging
+import sys
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+import msgspec
+import structlog
+
+from gateway.telemetry.line_writer import LineWriter
+from gateway.telemetry.redaction import FORBIDDEN_FIELDS, redact
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+"""The log for everything but requests: `log.warning("flush_failed", rows=12)`. Events are words joined by `_`."""
+
+writer = LineWriter()
+"""Where every line goes. `writer.dropped` counts those that a slow or lost reader cost."""
+
+Fields = MutableMapping[str, Any]
+
+
+def configure(log_format: str, level: str) -> None:
+    """Set the format (`json` or `console`) and the least level (`debug`, `info`, `warning`, `error`) of all logs.
+
+    May be called again. A logger that was bound before (`log.bind()`) keeps the old configuration.
+    """
+    chain: list[structlog.typing.Processor] = [_json_line]
+    if log_format == "console":
+        chain = [_without_forbidden, _stamped, _console_renderer(), _as_bytes]
+    structlog.configure(
+        processors=chain,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        context_class=dict,
+        logger_factory=_Lines,
+        # Off, so that the module's `log` follows a later call; `Telemetry` binds its logger once, which is as fast.
+        cache_logger_on_first_use=False,
+    )
+    _adopt_standard_library(level)
+
+
+def flush() -> None:
+    """Write every held line now, waiting for the reader."""
+    writer.flush(wait=True)
+
+
+class _Lines:
+    """The wrapped logger that structlog hands each rendered line to, by the level's name."""
+
+    __slots__ = ()
+    debug = info = warning = error = critical = staticmethod(writer.write)
+
+
+class _StandardHandler(logging.Handler):
+    """Passes a standard-library record on to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):
+            message = str(record.msg)
+        fields = {"exc_info": record.exc_info} if record.exc_info else {}
+        log.log(_level(record.levelno), "library", logger=record.name, message=message, **fields)
+
+
+def _adopt_standard_library(level: str) -> None:
+    """Route the standard library's warnings and errors here; never less, as libraries show headers at `debug`."""
+    root = logging.getLogger()
+    root.handlers = [h for h in root.handlers if not isinstance(h, _StandardHandler)]
+    root.addHandler(_StandardHandler())
+    root.setLevel(logging.ERROR if level == "error" else logging.WARNING)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    logging.getLogger("uvicorn.access").disabled = True
+
+
+def _level(number: int) -> int:
+    """The nearest level at or below that structlog knows."""
+    return max(10, min(50, number // 10 * 10))
+
+
+def _json_line(logger: Any, level: str, event: Fields) -> bytes:
+    record: dict[str, Any] | None = event.get("record")
+    if record is not None:  # a request's fields: known names in order, and foreign texts are redacted already
+        record["time"], record["level"] = _now(), level
+        return _encode_any(record) + b"\n"
+    if "exc_info" in event:
+        event = structlog.processors.format_exc_info(logger, level, event)
+    line = {"time": _now(), "level": level, "event": event.pop("event", "")}
+    line.update(_without_forbidden(logger, level, event))
+    return redact(_encode_any(line).decode()).encode() + b"\n"
+
+
+def _encode_any(line: dict[str, Any]) -> bytes:
+    try:
+        return _encode(line)
+    except (TypeError, ValueError, RecursionError):  # lone surrogates, keys that are no text, cycles
+        return _encode({str(name): ascii(value) for name, value in line.items()})
+
+
+_encode = msgspec.json.Encoder(enc_hook=repr).encode
+
+
+def _without_forbidden(_logger: Any, _level: str, event: Fields) -> Fields:
+    if not FORBIDDEN_FIELDS.isdisjoint(event):
+        for name in FORBIDDEN_FIELDS & event.keys():
+            event[name] = "***"
+    return event
+
+
+def _stamped(_logger: Any, level: str, event: Fields) -> Fields:
+    event.update(event.pop("record", {}))
+    event["level"] = level
+    event["timestamp"] = _now()
+    event.pop("time", None)
+    return event
+
+
+def _as_bytes(_logger: Any, _level: str, line: Any) -> bytes:
+    return redact(str(line)).encode(errors="backslashreplace") + b"\n"
+
+
+def _console_renderer() -> structlog.dev.ConsoleRenderer:
+    # The plain formatter: the others print local variables, and with them prompts and keys.
+    return structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback)
+
+
+class _Second:
+    """The rendered start of the second last asked for: lines of one second share it."""
+
+    number = 0
+    text = ""
+
+
+def _now() -> str:
+    """The wall clock as RFC 3339 in UTC, to the millisecond."""
+    ms = time.time_ns() // 1_000_000
+    second = ms // 1000
+    if second != _Second.number:
+        _Second.text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        _Second.number = second
+    return f"{_Second.text}.{ms % 1000:03d}Z"
+
+
+atexit.register(flush)

@@ -1,0 +1,164 @@
+"""Counts in this process: plain dictionaries on the hot path, read once a second and at a scrape.
+
+Owns `Metrics` (what is counted) and `Telemetry` (the end of a request: one log line and its counts). Used from the
+event loop's thread alone. Counts outlive their worker: its successor in the slot takes them over (`take_over`), so
+that no total moves back while the gateway runs.
+"""
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable
+from pathlib import Path
+
+from gateway.telemetry import catalogue, log, snapshot
+from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.request_line import outcome_of, request_fields
+from gateway.telemetry.snapshot import Key, Snapshot
+
+_MODELS = 200
+_MODEL_CHARS = 100
+
+_Slots = dict[Key, list[float]]
+
+
+class Metrics:
+    """One worker's counts.
+
+    `requests_running` and `streams_open` are plain attributes that the edge moves up and down.
+    """
+
+    def __init__(self, worker: int = 0) -> None:
+        self.worker = worker
+        self.requests_running = 0
+        self.streams_open = 0
+        self._counters: dict[str, dict[Key, float]] = {family.name: {} for family in catalogue.COUNTERS}
+        self._histograms: dict[str, _Slots] = {family.name: {} for family in catalogue.HISTOGRAMS}
+        self._watched_counters: dict[str, Callable[[], float]] = {}
+        self._watched_gauges: dict[str, Callable[[], float]] = {
+            catalogue.REQUESTS_RUNNING.name: lambda: self.requests_running,
+            catalogue.STREAMS_OPEN.name: lambda: self.streams_open,
+        }
+        self._models: set[str] = set()
+        self._bind()
+
+    def watch(self, family: catalogue.Gauge | catalogue.Counter, read: Callable[[], float]) -> None:
+        """Take a gauge, or a counter without labels, from its owner whenever a snapshot is made.
+
+        A counter's `read` tells what this process counted since its start.
+        """
+        watched = self._watched_gauges if isinstance(family, catalogue.Gauge) else self._watched_counters
+        watched[family.name] = read
+
+    def count_flushed(self, events: int) -> None:
+        """Tell of events that the ledger now has."""
+        _add(self._counters[catalogue.EVENTS_FLUSHED.name], (), events)
+
+    def observe(self, record: RequestRecord) -> None:
+        """Count one request that ended."""
+        _add(self._requests, (record.route, record.status, outcome_of(record)), 1)
+        if record.limit:
+            _add(self._refusals, (record.tier, record.limit), 1)
+        if record.counted_by:
+            self._observe_tokens(record)
+        start_s = record.started_s
+        if record.reserved_s:
+            _place(self._admission, (), catalogue.ADMISSION.bounds, record.reserved_s - start_s)
+        if record.first_byte_s:
+            _place(self._first_byte, (record.route,), catalogue.FIRST_BYTE.bounds, record.first_byte_s - start_s)
+        if record.ended_s:
+            _place(self._duration, (record.route,), catalogue.DURATION.bounds, record.ended_s - start_s)
+
+    def snapshot(self) -> Snapshot:
+        """All counts as they stand. Shares nothing that later counting changes."""
+        counters = {name: dict(slots) for name, slots in self._counters.items()}
+        for name, read in self._watched_counters.items():
+            _add(counters[name], (), read())
+        return Snapshot(
+            worker=self.worker,
+            taken_s=time.time(),
+            counters=counters,
+            histograms={
+                name: {key: slot.copy() for key, slot in slots.items()} for name, slots in self._histograms.items()
+            },
+            gauges={name: read() for name, read in self._watched_gauges.items()},
+        )
+
+    def write_snapshot(self, path: Path) -> None:
+        """Write the counts to this worker's file, about once a second. Takes well under a millisecond."""
+        snapshot.write(path, self.snapshot())
+
+    def take_over(self, path: Path) -> None:
+        """Go on from the counts that this slot's last worker left. Call once, before anything is counted."""
+        left = snapshot.read(path)
+        for counter in catalogue.COUNTERS:
+            slots = left.counters.get(counter.name, {})
+            self._counters[counter.name] = {key: n for key, n in slots.items() if len(key) == len(counter.labels)}
+        for histogram in catalogue.HISTOGRAMS:
+            held = left.histograms.get(histogram.name, {})
+            width = len(histogram.bounds) + 2
+            self._histograms[histogram.name] = {key: slot for key, slot in held.items() if len(slot) == width}
+        self._models = {str(key[0]) for key in self._counters[catalogue.TOKENS.name]} - {"other"}
+        self._bind()
+
+    def _bind(self) -> None:
+        """Bind the slots of the hot path to names of their own."""
+        self._requests = self._counters[catalogue.REQUESTS.name]
+        self._refusals = self._counters[catalogue.REFUSALS.name]
+        self._tokens = self._counters[catalogue.TOKENS.name]
+        self._duration = self._histograms[catalogue.DURATION.name]
+        self._admission = self._histograms[catalogue.ADMISSION.name]
+        self._first_byte = self._histograms[catalogue.FIRST_BYTE.name]
+
+    def _observe_tokens(self, record: RequestRecord) -> None:
+        tokens, by = self._tokens, record.counted_by
+        model = record.model if record.model in self._models else self._new_model(record.model)
+        if record.input_tokens:
+            _add(tokens, (model, "input", by), record.input_tokens)
+        if record.output_tokens:
+            _add(tokens, (model, "output", by), record.output_tokens)
+        if record.cached_tokens:
+            _add(tokens, (model, "cached", by), record.cached_tokens)
+        if record.reasoning_tokens:
+            _add(tokens, (model, "reasoning", by), record.reasoning_tokens)
+
+    def _new_model(self, model: str) -> str:
+        """The label of a model not seen before: callers choose names, so only the first ones get their own."""
+        if len(self._models) >= _MODELS or len(model) > _MODEL_CHARS:
+            return "other"
+        self._models.add(model)
+        return model
+
+
+class Telemetry:
+    """What is told of a request at its end."""
+
+    def __init__(self, metrics: Metrics, log_requests: bool) -> None:
+        """`log_requests` False leaves out the lines of all requests but those that ended in 5xx.
+
+        Make it after `log.configure`: its logger is bound once.
+        """
+        self.metrics = metrics
+        self._log_requests = log_requests
+        self._log = log.log.bind()
+        metrics.watch(catalogue.LOG_LINES_DROPPED, lambda: log.writer.dropped)
+
+    def finish(self, record: RequestRecord) -> None:
+        """Count the request and log its line: `warning` where it ended in 5xx, else `info`. Never raises."""
+        self.metrics.observe(record)
+        if record.status >= 500:
+            self._log.warning("request", record=request_fields(record))
+        elif self._log_requests:
+            self._log.info("request", record=request_fields(record))
+
+
+def _add(slots: dict[Key, float], key: Key, amount: float) -> None:
+    slots[key] = slots.get(key, 0) + amount
+
+
+def _place(slots: _Slots, key: Key, bounds: tuple[float, ...], value: float) -> None:
+    """Put an observation into its bucket; the slot's last number is the sum."""
+    slot = slots.get(key)
+    if slot is None:
+        slot = slots[key] = [0] * (len(bounds) + 2)
+    slot[bisect_left(bounds, value)] += 1
+    slot[-1] += value

@@ -2,13 +2,14 @@
 
 CPU is read before the load and after it, once the target is quiet again: what a gateway does behind its answers
 (settling, flushing to the ledger) is its cost too. Counts are checked in each run: the client, the mock and the
-workload must agree to the unit; where they don't, the run says so in `problems` and the table shows it.
+workload must agree to the unit, and so must the target's books, where it keeps any (Tollway's ledger: requests and
+tokens of each kind). Where they don't, the run says so in `problems` and the table shows it.
 """
 
 import json
 import subprocess
 import time
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from http.client import HTTPConnection
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, getrusage
@@ -63,6 +64,8 @@ class Run:
     events: int
     served: int
     """Requests that the mock answered meanwhile."""
+    booked: dict[str, int]
+    """Requests and tokens that reached the target's own books, where it keeps any."""
     problems: tuple[str, ...]
 
 
@@ -91,18 +94,21 @@ class Measure:
         """Warm up, load for `seconds`, and account for it. Raises OSError or CalledProcessError if the client fails."""
         self._send(target, workload, WARM_UP_S)
         _wait_until_quiet(target)
-        served_before, calls_before = self._served(), target.valkey.calls() if target.valkey else {}
+        served_before, booked_before = self._served(), _booked(target)
+        calls_before = target.valkey.calls() if target.valkey else {}
         before = self._clocks(target)
         seen = self._send(target, workload, seconds)
         under_load = self._clocks(target).since(before)
         rss = rss_mb(tree(target.pid))
         _wait_until_quiet(target)
         in_all = self._clocks(target).since(before)
-        served = {key: count - served_before[key] for key, count in self._served().items()}
         calls = target.valkey.calls() if target.valkey else {}
         new_calls = {name: count - calls_before.get(name, 0) for name, count in calls.items()}
+        served = {key: count - served_before[key] for key, count in self._served().items()}
+        booked = {key: count - booked_before[key] for key, count in _booked(target).items()}
         figures = _figures(target, workload, seen, _Spent(under_load, in_all, rss, new_calls))
-        return Run(figures, seen["answers"], seen["events"], served["requests"], _problems(workload, seen, served))
+        problems = _problems(workload, seen, served, booked)
+        return Run(figures, seen["answers"], seen["events"], served["requests"], booked, problems)
 
     def _send(self, target: Target, workload: Workload, seconds: float) -> dict[str, Any]:
         body = self._ground.scratch / f"{workload.name}.json"
@@ -171,7 +177,13 @@ def _figures(target: Target, workload: Workload, seen: dict[str, Any], spent: _S
     )
 
 
-def _problems(workload: Workload, seen: dict[str, Any], served: dict[str, int]) -> tuple[str, ...]:
+def _booked(target: Target) -> dict[str, int]:
+    return asdict(target.books()) if target.books else {}
+
+
+def _problems(
+    workload: Workload, seen: dict[str, Any], served: dict[str, int], booked: dict[str, int]
+) -> tuple[str, ...]:
     found = [f"{seen[kind]} {kind}" for kind in ("wrong_status", "cut", "lost", "unfinished") if seen[kind]]
     if seen["wrong_status"]:
         found.append(f"the last was {seen['last_wrong_status']}")
@@ -180,6 +192,11 @@ def _problems(workload: Workload, seen: dict[str, Any], served: dict[str, int]) 
         found.append(f"the mock served {served['requests']} requests, not {wanted}")
     if workload.unit == "event" and served["events"] != seen["events"]:
         found.append(f"the mock sent {served['events']} events, {seen['events']} arrived")
+    found += [
+        f"the books have {count} {kind.replace('_', ' ')}, the mock reported {served[kind]}"
+        for kind, count in booked.items()
+        if count != served[kind]
+    ]
     return tuple(found)
 
 

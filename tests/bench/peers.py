@@ -8,7 +8,7 @@ import venv
 from pathlib import Path
 from typing import Any
 
-from tests.bench.processes import free_port
+from tests.bench.processes import BenchError, free_port
 from tests.bench.target import BEARER, SPENT_BEARER, Candidate, Ground, Target, serve
 from tests.bench.valkey import valkey
 
@@ -102,7 +102,9 @@ def _installed(directory: Path, package: str, program: str) -> Path:
     if not path.exists():
         print(f"installing {package} in {directory}", file=sys.stderr)
         venv.create(directory, with_pip=True)
-        subprocess.run([directory / "bin" / "pip", "install", "--quiet", package], check=True)
+        pip: list[str | Path] = [directory / "bin" / "pip", "install", "--quiet", "--quiet", package]
+        if subprocess.run(pip, check=False).returncode:
+            raise BenchError(f"{package} could not be installed in {directory}")
     return path
 
 

@@ -29,7 +29,7 @@ COLUMNS = (
     "scripts/req",
     "RSS MB",
 )
-"""CPU of the target per answer or event, the same as a ratio, rate, latency to the answer's end, and to its first byte."""
+"""CPU of the target per answer or event, this as ratios, rate, latency to the answer's end and to its first byte."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,11 @@ from tests.bench.processes import BenchError, Cores, free_port, running, two_cor
 from tests.bench.programs import Programs, compiled
 from tests.bench.report import Row, as_json, machine, notes, table
 from tests.bench.target import Candidate, Ground, Target
+from tests.bench.tollway import TOLLWAY
 from tests.bench.workloads import CHUNKS, PATH, QUICK, SPACING_MS, WORKLOADS, json_body
 
 OUT = Path(__file__).resolve().parent / "out"
-CANDIDATES = {candidate.name: candidate for candidate in PEERS}
+CANDIDATES = {candidate.name: candidate for candidate in (*PEERS, TOLLWAY)}
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:

@@ -38,6 +38,15 @@ class Ground:
 
 
 @dataclass(frozen=True, slots=True)
+class Booked:
+    """What a target that keeps books has written down for the account that is measured."""
+
+    requests: int
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """A running target. `pid` is the root of the processes whose CPU and memory are its own."""
 
@@ -48,6 +57,8 @@ class Target:
     spent_headers: Mapping[str, str] | None = None
     """The key of an account whose plan is used up; None where the target refuses nothing."""
     valkey: Valkey | None = None
+    books: Callable[[], Booked] | None = None
+    """Reads the books; None where the target keeps none."""
 
 
 @dataclass(frozen=True, slots=True)

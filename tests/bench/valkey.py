@@ -40,11 +40,11 @@ class Valkey:
 @contextmanager
 def valkey(directory: Path, core: int) -> Iterator[Valkey]:
     """A fresh server in `directory`, stopped when the block ends."""
-    server = EmbeddedValkey(directory, directory / "valkey.sock")
+    server = EmbeddedValkey(directory / "valkey", directory / "valkey.sock")
     with pinned(core):
         server.start()
     try:
         server.wait_ready()
-        yield Valkey(int((directory / "valkey.pid").read_text()), server.address)
+        yield Valkey(int((directory / "valkey" / "valkey.pid").read_text()), server.address)
     finally:
         server.stop()

@@ -1,0 +1,89 @@
+"""The product as a target: `tollway serve` with every duty on, its accounts and keys made by its own command line.
+
+One worker, the lean transport, a Valkey of the bench's own (to pin and measure it apart), SQLite in a fresh data
+directory, a log line for each request. The plan of the account that is measured has a limit of each kind, too high to
+refuse; the other account's plan is used up by one request.
+"""
+
+import asyncio
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.ledger.ledger import Ledger
+from tests.bench.processes import BenchError, free_port, post
+from tests.bench.target import Booked, Candidate, Ground, Target, serve
+from tests.bench.valkey import valkey
+from tests.bench.workloads import PATH, json_body
+
+NEVER = 10**12
+FAR_S = 4_102_444_800
+"""A whole hour that no event reaches: 2100-01-01."""
+
+
+def start_tollway(ground: Ground) -> Target:
+    """Start Valkey, make the accounts and keys, serve, and use up the one account's plan."""
+    port, directory = free_port(), ground.directory("tollway")
+    redis = ground.stack.enter_context(valkey(ground.directory("tollway-valkey"), ground.cores.others))
+    file = directory / "gateway.yaml"
+    file.write_text(json.dumps(_settings(port, directory / "data", redis.url, ground.mock_url)))
+    command: list[str | Path] = [sys.executable, "-m", "gateway", "--file", file]
+    headers, spent_headers = _key(command, "bench"), _key(command, "spent")
+    pid = serve(ground, "tollway", [*command, "serve"], port, headers)
+    if post(port, PATH, json_body(), spent_headers) != 200 or post(port, PATH, json_body(), spent_headers) != 429:
+        raise BenchError("tollway did not refuse the second request of a plan of one")
+    books = _Books(f"sqlite+aiosqlite:///{directory / 'data' / 'ledger.db'}")
+    return Target("tollway", port, pid, headers, spent_headers, redis, books)
+
+
+def _settings(port: int, data_dir: Path, redis_url: str, mock_url: str) -> dict[str, object]:
+    # JSON is YAML: the file is one that `tollway check` takes.
+    windows = {"hour": NEVER, "day": NEVER, "month": NEVER}
+    return {
+        "listen": {"port": port, "workers": 1},
+        "data_dir": str(data_dir),
+        "redis": {"url": redis_url},
+        "upstreams": {"mock": {"url": mock_url, "api_key": "sk-mock", "max_connections": 2048}},
+        "routes": [{"path": "/v1/*", "upstream": "mock", "dialect": "openai"}],
+        "tiers": {
+            "bench": {"limits": {"requests": {"hour": NEVER}, "tokens": windows}, "concurrency": 100_000},
+            "spent": {"limits": {"requests": {"month": 1}}},
+        },
+        "default_tier": "bench",
+    }
+
+
+def _key(command: list[str | Path], account: str) -> dict[str, str]:
+    """The header of a fresh key of a fresh account, whose tier has its name."""
+    _tollway([*command, "accounts", "create", account, "--tier", account])
+    return {"authorization": f"Bearer {_tollway([*command, 'keys', 'create', account]).split()[0]}"}
+
+
+def _tollway(command: list[str | Path]) -> str:
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    if done.returncode:
+        raise BenchError(f"{command[3:]} failed: {done.stderr[-800:]}")
+    return done.stdout
+
+
+@dataclass(frozen=True, slots=True)
+class _Books:
+    """Reads what the ledger booked for the measured account."""
+
+    url: str
+
+    def __call__(self) -> Booked:
+        return asyncio.run(self._read())
+
+    async def _read(self) -> Booked:
+        ledger = Ledger.open(self.url)
+        try:
+            totals = await ledger.totals("bench", 0, FAR_S)
+        finally:
+            await ledger.close()
+        return Booked(totals.requests, totals.input_tokens, totals.output_tokens)
+
+
+TOLLWAY = Candidate("tollway", "key, atomic limits, usage, ledger, log", lambda: "", start_tollway)

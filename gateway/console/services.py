@@ -1,0 +1,38 @@
+"""What the console needs of the rest of the gateway."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from gateway.domain.limits import Tier
+from gateway.identity.directory import Directory
+from gateway.ledger.ledger import Ledger
+
+LiveState = tuple[int, int, dict[str, tuple[int, int]]]
+"""As `Limiter.peek` tells it: version, running count and, by limit name, (window start in Unix seconds, used)."""
+
+Probe = Callable[[], Awaitable[object]]
+"""Returns once its part answers, raises where it can't."""
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """`tiers` are those in force now; `now_ms` is the limiter's clock, Unix milliseconds; `metrics` renders a scrape.
+
+    `prefix` begins with a slash and doesn't end in one. `admin_token` empty: nobody but this machine is an operator.
+    `stopping` tells that the gateway takes no new requests.
+    """
+
+    directory: Directory
+    ledger: Ledger
+    peek: Callable[[str], Awaitable[LiveState | None]]
+    tiers: Callable[[], Mapping[str, Tier]]
+    now_ms: Callable[[], int]
+    metrics: Callable[[], bytes]
+    probes: Mapping[str, Probe]
+    prefix: str = "/_tollway"
+    admin_token: str = ""
+    stopping: Callable[[], bool] = _never

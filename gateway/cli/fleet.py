@@ -37,9 +37,9 @@ def run_fleet(settings: Settings, deployment: Deployment, valkey: EmbeddedValkey
         if valkey.cut_short:
             log.warning("valkey_file_cut_short", log=str(valkey.log), meaning="a loss of power cost the last second")
     _clear(deployment)
-    # The workers share what is in memory now: without a collection that touches it, it stays shared.
-    gc.collect()
+    # The workers share what is in memory now: as long as no collection touches it, it stays shared.
     gc.freeze()
+    gc.enable()
     supervisor = Supervisor(
         _workers(settings, deployment, address),
         below,

@@ -4,7 +4,8 @@
  *
  * Each connection posts the body, reads the answer to its end and posts again. When the time is up nothing new is sent
  * and what is under way is read to its end (DRAIN_S at most), so that the counts agree with the upstream's to the unit
- * and CPU can be divided by all that was answered. Rates and latencies cover the window alone.
+ * and CPU can be divided by all that was answered. Times cover every answer, so that slow ones are not left out;
+ * the counts "in_window" are for rates.
  * Prints one JSON object. Errors are counted by kind and never hidden:
  *   wrong_status  an answer whose status is not STATUS (200 by default)
  *   cut           a stream without [DONE], or an answer that ended before its framing said
@@ -154,10 +155,8 @@ static void finish(struct connection *c, uint64_t now) {
         seen.cut++;
     } else {
         seen.answers++;
-        if (now <= stop_ns) {
-            seen.answers_in_window++;
-            note(&whole_times, now - c->began_ns);
-        }
+        if (now <= stop_ns) seen.answers_in_window++;
+        note(&whole_times, now - c->began_ns);
     }
     next_request(c, now, c->closing);
 }
@@ -165,7 +164,7 @@ static void finish(struct connection *c, uint64_t now) {
 static void note_first(struct connection *c, uint64_t now) {
     if (c->first_ns) return;
     c->first_ns = now;
-    if (now <= stop_ns) note(&first_times, now - c->began_ns);
+    note(&first_times, now - c->began_ns);
 }
 
 static void note_event(struct connection *c, uint64_t now) {

@@ -53,7 +53,7 @@ def test_table_has_a_row_for_each_workload_on_each_target(outcome: tuple[str, di
 
 @needs_compiler
 def test_client_upstream_and_ledger_count_the_same(outcome: tuple[str, dict[str, Any]]) -> None:
-    """Rows A8, B9: each answer the mock sent arrived once and was booked once, to the token; a refusal never went there.
+    """Rows A8, B9: each answer the mock sent arrived once and was booked once, to the token; refusals never left.
 
     Else CPU per request is divided by a wrong number, and customers are billed under load for what they did not use.
     """

@@ -77,5 +77,6 @@ def _clear(deployment: Deployment) -> None:
 def _greet(settings: Settings, deployment: Deployment, port: int, file: Path) -> None:
     try:
         asyncio.run(welcome(settings, deployment, port, file))
-    except Fault as fault:
-        log.error("welcome_failed", error=str(fault))
+    except (Fault, OSError) as error:
+        # No reason to stop serving: the ledger may come back, and standard output may be closed.
+        log.error("welcome_failed", error=str(error))

@@ -87,16 +87,18 @@ class Supervisor:
         """Serve until a signal or a failed start; returns the exit status. Valkey is the caller's to stop."""
         self._listen_for_signals()
         self._watch_valkey()
-        for child in self._children:
-            self._fork(child)
-        while not self._signals and not self._status:
-            self._turn(self._until_due())
-            self._start_due()
-            if not self._announced and all(child.ready for child in self._children):
-                self._announced = True
-                self._on_ready()
-        self._end(self._workers)
-        self._end(self._below)
+        try:
+            for child in self._children:
+                self._fork(child)
+            while not self._signals and not self._status:
+                self._turn(self._until_due())
+                self._start_due()
+                if not self._announced and all(child.ready for child in self._children):
+                    self._announced = True
+                    self._on_ready()
+        finally:
+            self._end(self._workers)
+            self._end(self._below)
         return self._status
 
     def _listen_for_signals(self) -> None:

@@ -70,6 +70,7 @@ class EmbeddedValkey:
     link: socket.socket | None = field(default=None, init=False)
     """The watched connection: it turns readable when the server dies."""
     _started_s: float = field(default=float("-inf"), init=False)
+    _served: bool = field(default=False, init=False)
 
     def start(self) -> None:
         """Start the server, unless a live one holds the directory. Doesn't wait for it to answer."""
@@ -110,6 +111,7 @@ class EmbeddedValkey:
         """Connect `link` to the server; None while none listens."""
         if self.link is None:
             self.link = self._connect()
+            self._served = self._served or self.link is not None
         return self.link
 
     def unwatch(self) -> None:
@@ -119,12 +121,21 @@ class EmbeddedValkey:
             self.link = None
 
     def mend(self) -> bool:
-        """Start the server again if it is gone. True once one is running and watched."""
-        running = self._process is not None and self._process.poll() is None
-        if self.watch() is None and not running and time.monotonic() - self._started_s > RESTART_PAUSE_S:
+        """Start the server again if it is gone. True once one is running and watched.
+
+        Raises EmbeddedValkeyError, once per attempt, when the last one came to nothing.
+        """
+        if self.watch() is not None:
+            return True
+        if self._process is not None and self._process.poll() is None:
+            return False
+        if self._process is not None and not self._served:
+            self._process = None
+            raise EmbeddedValkeyError(f"the embedded Valkey did not start: {self._last_words()}")
+        if time.monotonic() - self._started_s > RESTART_PAUSE_S:
             self._process = None
             self.start()
-        return self.watch() is not None
+        return False
 
     def stop(self) -> None:
         """Ask the server to sync its file and leave; after a while, make it."""
@@ -164,7 +175,7 @@ class EmbeddedValkey:
             self._process = subprocess.Popen(
                 arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, pass_fds=[lock]
             )
-        self._started_s = time.monotonic()
+        self._started_s, self._served = time.monotonic(), False
 
     def _private_directory(self) -> None:
         """The socket's directory, ours alone: in a shared temporary directory someone else could have made it."""

@@ -57,6 +57,36 @@ def test_a_killed_valkey_is_started_again(serving: Serving) -> None:
     assert serving.orphans() == []
 
 
+def test_a_valkey_that_can_t_start_again_is_told_and_tried_until_it_does(serving: Serving) -> None:
+    """A disk that fails under a running gateway shows in the log with its cause; mended, the service comes back."""
+    before = serving.processes()["valkey-server"]
+    file = next((serving.data_dir / "valkey/appendonlydir").glob("*.incr.aof"))
+    whole = file.read_bytes()
+
+    file.write_bytes(b"garbage\r\n" * 4)
+    os.kill(before, signal.SIGKILL)
+    until(lambda: any("valkey_restart_failed" in line and "Bad file format" in line for line in serving.log))
+    file.write_bytes(whole)
+
+    until(lambda: any("valkey_runs_again" in line for line in serving.log))
+    until(lambda: serving.get("/v1/models", serving.key) == 200)
+
+
+def test_a_gateway_that_can_t_start_ends_the_command(tmp_path: Path) -> None:
+    """A mistake that only shows in a worker is not tried forever: status 1, and nothing left running."""
+    served = Serving(tmp_path, "--workers", "2")
+    settings = tmp_path / "gateway.yaml"
+    bad = "upstreams:\n  other: { url: https://example.test, ca_file: gateway.yaml }"
+    settings.write_text(settings.read_text().replace("upstreams:", bad))
+
+    refused = served.launch()
+    _, error = refused.communicate(timeout=15)
+
+    assert refused.returncode == 1
+    assert error
+    assert not (tmp_path / "data/valkey/valkey.pid").exists()
+
+
 def test_serve_after_a_killed_supervisor_takes_valkey_over(tmp_path: Path) -> None:
     """A crash of the supervisor costs nothing: old workers leave, the same Valkey goes on, on the same port."""
     with Serving(tmp_path) as first:

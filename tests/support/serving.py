@@ -2,7 +2,6 @@
 
 import http.client
 import os
-import queue
 import re
 import signal
 import subprocess
@@ -17,6 +16,9 @@ from typing import Self
 from urllib.parse import urlsplit
 
 READY_TIMEOUT_S = 20.0
+WELCOMED = "built-in sandbox answers"
+"""In the last line of the welcome."""
+
 SETTINGS = """
 listen: {{ port: 0, shutdown_grace_s: 20 }}
 data_dir: {data_dir}
@@ -57,6 +59,7 @@ class Serving:
         self._arguments = arguments
         self._prefix: list[str] = []
         self._seen: set[int] = set()
+        self.log: list[str] = []
         self.welcome = ""
         self.url = ""
         self.process: subprocess.Popen[str]
@@ -84,13 +87,23 @@ class Serving:
 
     def start(self, *more: str) -> Self:
         """Start, and wait until the welcome is printed."""
-        self.process = self.launch(*more)
-        self.welcome = _welcome(self.process)
+        self.process, self.log = self.launch(*more), []
+        reader = threading.Thread(target=self._read_log, args=(self.process, self.log), daemon=True)
+        reader.start()
+        until(lambda: WELCOMED in "".join(self.log) or not reader.is_alive(), READY_TIMEOUT_S)
+        self.welcome = "".join(self.log)
         found = re.search(r"ready on (http://\S+)", self.welcome)
         assert found, f"{self.welcome}{self.process.stderr and self.process.stderr.read()}"
         self.url = found[1]
         self.processes()
         return self
+
+    @staticmethod
+    def _read_log(process: subprocess.Popen[str], log: list[str]) -> None:
+        """Keep reading, so that the log never fills the pipe."""
+        assert process.stdout is not None
+        with suppress(ValueError):
+            log.extend(process.stdout)
 
     @property
     def key(self) -> str:
@@ -143,23 +156,3 @@ class Serving:
         for pid in self._seen:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-
-
-def _welcome(process: subprocess.Popen[str]) -> str:
-    """Standard output up to the welcome's last line; a thread keeps reading, so that the log never fills the pipe."""
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    out = process.stdout
-    assert out is not None
-
-    def read() -> None:
-        for line in out:
-            lines.put(line)
-        lines.put("")
-
-    threading.Thread(target=read, daemon=True).start()
-    text, deadline = "", time.monotonic() + READY_TIMEOUT_S
-    while True:
-        line = lines.get(timeout=max(0.1, deadline - time.monotonic()))
-        text += line
-        if not line or "built-in sandbox answers" in line:
-            return text

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.domain.accounts import Account, ApiKey
 from gateway.domain.faults import ALREADY_EXISTS, NOT_FOUND, Fault
-from gateway.ledger.database import Database
+from gateway.ledger.database import Database, whole
 from gateway.ledger.tables import accounts, api_keys, outbox
 
 
@@ -29,6 +29,7 @@ class Bump(msgspec.Struct, frozen=True, gc=False):
 class AccountBook(Database):
     """What the ledger knows of accounts and keys. Raises Fault(LEDGER_UNAVAILABLE) where it can't answer."""
 
+    @whole
     async def create_account(self, account_id: str, tier: str, name: str, now_ms: int) -> Account:
         """A new account at version 1. Raises Fault(ALREADY_EXISTS)."""
         account = Account(account_id, name, tier, suspended=False, version=1, created_ms=now_ms)
@@ -40,21 +41,25 @@ class AccountBook(Database):
             raise Fault(ALREADY_EXISTS, public=f"There is an account `{account_id}` already.") from error
         return account
 
+    @whole
     async def account(self, account_id: str) -> Account:
         """The account. Raises Fault(NOT_FOUND)."""
         async with self.reading() as connection:
             return await _account(connection, account_id)
 
+    @whole
     async def list_accounts(self, after: str = "", limit: int = 100) -> list[Account]:
         """Up to `limit` accounts in order of their ids, those that come after the id `after`."""
         page = select(accounts).where(accounts.c.id > after).order_by(accounts.c.id).limit(limit)
         async with self.reading() as connection:
             return [_as_account(row) for row in await connection.execute(page)]
 
+    @whole
     async def set_tier(self, account_id: str, tier: str, now_ms: int) -> Account:
         """Move the account to another tier. Raises Fault(NOT_FOUND)."""
         return await self._change(account_id, now_ms, tier=tier)
 
+    @whole
     async def set_suspended(self, account_id: str, suspended: bool, now_ms: int) -> Account:
         """Suspend the account, or let it in again. Raises Fault(NOT_FOUND)."""
         return await self._change(account_id, now_ms, suspended=int(suspended))
@@ -64,6 +69,7 @@ class AccountBook(Database):
             await connection.execute(update(accounts).where(accounts.c.id == account_id).values(columns))
             return await _raise_version(connection, account_id, now_ms)
 
+    @whole
     async def create_key(self, key: ApiKey) -> None:
         """Write a new key down. Raises Fault(NOT_FOUND) without its account, Fault(ALREADY_EXISTS) for a used id."""
         try:
@@ -73,6 +79,7 @@ class AccountBook(Database):
         except IntegrityError as error:
             raise Fault(ALREADY_EXISTS, public=f"There is a key `{key.id}` already.") from error
 
+    @whole
     async def list_keys(self, account_id: str) -> list[ApiKey]:
         """Every key of the account, revoked ones too, oldest first. Raises Fault(NOT_FOUND)."""
         keys = select(api_keys).where(api_keys.c.account_id == account_id)
@@ -81,6 +88,7 @@ class AccountBook(Database):
             found = await connection.execute(keys.order_by(api_keys.c.created_ms, api_keys.c.id))
             return [ApiKey(*row) for row in found]
 
+    @whole
     async def revoke_key(self, key_id: str, now_ms: int) -> ApiKey:
         """Refuse the key from now on; one that was revoked before stays as it was. Raises Fault(NOT_FOUND)."""
         async with self.writing() as connection:
@@ -93,6 +101,7 @@ class AccountBook(Database):
             await _raise_version(connection, row.account_id, now_ms)
             return msgspec.structs.replace(ApiKey(*row), revoked_ms=now_ms)
 
+    @whole
     async def credential(self, key_id: str) -> tuple[ApiKey, Account] | None:
         """The key and its account as of one moment; None for an id that no key has."""
         joined = select(api_keys, accounts).join_from(api_keys, accounts).where(api_keys.c.id == key_id)
@@ -103,12 +112,14 @@ class AccountBook(Database):
         width = len(api_keys.c)
         return ApiKey(*row[:width]), _as_account(row[width:])
 
+    @whole
     async def pending_bumps(self, limit: int = 1000) -> list[Bump]:
         """The oldest outbox rows."""
         async with self.reading() as connection:
             rows = await connection.execute(select(outbox).order_by(outbox.c.row_id).limit(limit))
             return [Bump(*row[:3]) for row in rows]
 
+    @whole
     async def done_bumps(self, row_ids: Sequence[int]) -> None:
         """The limiter was told of these: take them out. Unknown ids are ignored."""
         async with self.writing() as connection:

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.sqlite import Insert, insert
 from sqlalchemy.sql.dml import ReturningInsert
 
 from gateway.domain.usage import UsageEvent
-from gateway.ledger.database import Database
+from gateway.ledger.database import Database, whole
 from gateway.ledger.tables import events, set_aside, usage_daily, usage_hourly
 
 HOUR_S, DAY_S = 3_600, 86_400
@@ -78,6 +78,7 @@ def unfit(event: UsageEvent) -> str | None:
 class UsageBook(Database):
     """What the ledger knows of usage. Raises Fault(LEDGER_UNAVAILABLE) where it can't answer. Spans are half-open."""
 
+    @whole
     async def take_events(self, batch: Sequence[UsageEvent]) -> int:
         """Write down those that the ledger doesn't hold yet and add them to the sums; return how many were new."""
         by_id = {event.request_id: event for event in reversed(batch)}
@@ -92,6 +93,7 @@ class UsageBook(Database):
                 await connection.execute(_ADDING_DAILY, _rows(usage_daily, _by_day(hours)))
         return len(new)
 
+    @whole
     async def set_aside(self, payloads: Sequence[tuple[bytes, str]], now_ms: int) -> None:
         """Keep (payload, reason) pairs that are no events; the same payload again changes nothing."""
         rows = [
@@ -101,11 +103,13 @@ class UsageBook(Database):
         async with self.writing() as connection:
             await connection.execute(insert(set_aside).on_conflict_do_nothing(), rows)
 
+    @whole
     async def set_aside_count(self) -> int:
         """How many payloads were set aside so far."""
         async with self.reading() as connection:
             return await connection.scalar(select(func.count()).select_from(set_aside)) or 0
 
+    @whole
     async def totals(self, account_id: str, start_s: int, end_s: int) -> Totals:
         """What the account used in [start_s, end_s), exactly: whole hours from the sums, ragged ends from events."""
         first_s, last_s = -(-start_s // HOUR_S) * HOUR_S, end_s // HOUR_S * HOUR_S
@@ -122,6 +126,7 @@ class UsageBook(Database):
             sums = [(await connection.execute(part)).one() for part in parts]
         return Totals(*map(sum, zip(*sums, strict=True)))
 
+    @whole
     async def usage_by_day(self, account_id: str, start_s: int, end_s: int) -> list[DayUsage]:
         """The UTC days that begin within the span and saw usage, in order."""
         table, day_s = usage_daily, usage_daily.c.day_s
@@ -129,6 +134,7 @@ class UsageBook(Database):
         async with self.reading() as connection:
             return [DayUsage(row[0], Totals(*row[1:])) for row in await connection.execute(days.order_by(day_s))]
 
+    @whole
     async def usage_by_hour(self, account_id: str, start_s: int, end_s: int) -> list[HourUsage]:
         """The hours that begin within the span and saw usage, in order, by endpoint and model."""
         table = usage_hourly
@@ -138,12 +144,14 @@ class UsageBook(Database):
         async with self.reading() as connection:
             return [HourUsage(row[0], row[1], row[2], Totals(*row[3:])) for row in await connection.execute(hours)]
 
+    @whole
     async def event(self, request_id: str) -> UsageEvent | None:
         """The event of one request, None where the ledger holds none."""
         async with self.reading() as connection:
             row = (await connection.execute(select(events).where(events.c.request_id == request_id))).first()
         return None if row is None else _as_event(row)
 
+    @whole
     async def recent_events(self, account_id: str, limit: int) -> list[UsageEvent]:
         """The account's latest events by admission, newest first."""
         newest = events.c.admitted_ms.desc(), events.c.request_id

@@ -1,0 +1,98 @@
+"""Sums in the ledger equal the events, for every window, zone and order of arrival."""
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.domain.limits import Window
+from gateway.domain.usage import UsageEvent
+from gateway.domain.windows import bounds
+from gateway.ledger.ledger import Ledger
+from gateway.ledger.usage import Totals
+from tests.support.ledgers import NOON_MS, an_event, url_of
+
+SPAN_MS = 3 * 86_400_000
+ZONES = ("UTC", "Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe", "America/New_York")
+
+moments = st.one_of(
+    st.integers(NOON_MS - SPAN_MS, NOON_MS + SPAN_MS),
+    # Edges of hours, and of the quarters at which some zones' days begin.
+    st.builds(lambda quarter, off: NOON_MS + quarter * 900_000 + off, st.integers(-288, 288), st.integers(-1, 1)),
+)
+events = st.builds(
+    lambda number, moment_ms, model, tokens: an_event(
+        f"r{number}", admitted_ms=moment_ms, model=model, input_tokens=tokens
+    ),
+    st.integers(0, 30),
+    moments,
+    st.sampled_from(["a", "b"]),
+    st.integers(-(2**48), 2**48),
+)
+batches = st.lists(st.lists(events, max_size=12), max_size=6)
+
+bounded = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+@pytest.fixture(scope="session")
+def on_a_ledger(empty_ledger: Path) -> Callable[[Callable[[Ledger], Awaitable[None]]], None]:
+    """Run a coroutine on a fresh ledger."""
+
+    async def run(check: Callable[[Ledger], Awaitable[None]], path: Path) -> None:
+        ledger = Ledger.open(url_of(path))
+        try:
+            await check(ledger)
+        finally:
+            await ledger.close()
+
+    def on(check: Callable[[Ledger], Awaitable[None]]) -> None:
+        with TemporaryDirectory() as folder:
+            asyncio.run(run(check, Path(shutil.copy(empty_ledger, Path(folder) / "ledger.db"))))
+
+    return on
+
+
+def _sum(taken: dict[str, UsageEvent], start_s: int, end_s: int) -> Totals:
+    within = [event for event in taken.values() if start_s * 1000 <= event.admitted_ms < end_s * 1000]
+    return Totals(
+        events=len(within),
+        requests=sum(event.requests for event in within),
+        input_tokens=sum(event.input_tokens for event in within),
+        output_tokens=sum(event.output_tokens for event in within),
+        cached_tokens=sum(event.cached_tokens for event in within),
+        reasoning_tokens=sum(event.reasoning_tokens for event in within),
+    )
+
+
+@given(taken=batches, moment_ms=moments, zone=st.sampled_from(ZONES))
+@bounded
+def test_every_window_of_every_zone_adds_up(
+    on_a_ledger: Callable[[Callable[[Ledger], Awaitable[None]]], None],
+    taken: list[list[UsageEvent]],
+    moment_ms: int,
+    zone: str,
+) -> None:
+    """B9: a counter rebuilt from the ledger is the true one, where days begin at half past, too; else a limit moves."""
+
+    async def check(ledger: Ledger) -> None:
+        expected: dict[str, UsageEvent] = {}
+        for batch in taken:
+            fresh = {event.request_id: event for event in reversed(batch)}
+            new = fresh.keys() - expected.keys()
+            assert await ledger.take_events(batch) == len(new)
+            expected |= {name: fresh[name] for name in new}
+        for window in Window:
+            start_s, end_s = bounds(window, moment_ms // 1000, ZoneInfo(zone))
+            assert await ledger.totals("acme", start_s, end_s) == _sum(expected, start_s, end_s)
+        for day in await ledger.usage_by_day("acme", 0, 2**40):
+            assert day.totals == _sum(expected, day.day_s, day.day_s + 86_400)
+
+    on_a_ledger(check)

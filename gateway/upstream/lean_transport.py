@@ -12,21 +12,15 @@ from gateway.domain.faults import Fault
 from gateway.upstream.answer import LeanAnswer
 from gateway.upstream.pool import Pool
 from gateway.upstream.request_head import RequestHead
+from gateway.upstream.tls import verifying_context
 from gateway.upstream.transport import Origin, RawHeaders, Timeouts
-
-
-def http1_ssl_context(ca_file: str = "") -> ssl.SSLContext:
-    """A context that verifies peer and host name against the system's roots, or against those in `ca_file` alone."""
-    context = ssl.create_default_context(cafile=ca_file or None)
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 class LeanTransport:
     """See `transport.Transport`. Made inside a running loop and used by that loop alone.
 
     `idle_s` seconds without a request close a connection. An https origin without `ssl_context` gets
-    `http1_ssl_context()`; an http origin ignores it.
+    `verifying_context()`; an http origin ignores it.
     """
 
     def __init__(
@@ -38,7 +32,9 @@ class LeanTransport:
         idle_s: float = 30.0,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        secure = (ssl_context or http1_ssl_context()) if origin.scheme == "https" else None
+        secure = (ssl_context or verifying_context()) if origin.scheme == "https" else None
+        if secure is not None:
+            secure.set_alpn_protocols(["http/1.1"])
         self._head = RequestHead(origin)
         self._pool = Pool(origin, timeouts, max_connections=max_connections, idle_s=idle_s, ssl_context=secure)
         self._create_future = asyncio.get_running_loop().create_future

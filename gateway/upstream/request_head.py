@@ -9,7 +9,8 @@ from gateway.upstream.origin import host_field
 from gateway.upstream.transport import Origin, RawHeaders
 
 _LARGE_BODY_BYTES = 32_768
-_NEEDS_NO_LENGTH = frozenset({b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE"})
+NEEDS_NO_LENGTH = frozenset({b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE"})
+"""Methods whose requests say nothing about a body that isn't there (RFC 9110 §8.6)."""
 _CHUNKED = b"\r\ntransfer-encoding: chunked\r\n\r\n"
 _field = b": ".join
 
@@ -27,7 +28,7 @@ class RequestHead:
         """A request with its length: what to write first, and the body where it is too large to be worth copying."""
         fields = self._fields(method, target, headers)
         if not body:
-            return fields + (b"\r\n\r\n" if method in _NEEDS_NO_LENGTH else b"\r\ncontent-length: 0\r\n\r\n"), b""
+            return fields + (b"\r\n\r\n" if method in NEEDS_NO_LENGTH else b"\r\ncontent-length: 0\r\n\r\n"), b""
         head = b"%b\r\ncontent-length: %d\r\n\r\n" % (fields, len(body))
         return (head, body) if len(body) > _LARGE_BODY_BYTES else (head + body, b"")
 
@@ -42,5 +43,16 @@ class RequestHead:
         lines = len(headers) + 1
         injected = fields.count(b"\n") != lines or fields.count(b"\r") != lines or b"\0" in fields
         if injected or b" " in target or b" " in method:
-            raise Fault(INVALID_HEADER, "a request field or the target holds CR, LF, NUL or a space")
+            raise _injection()
         return fields
+
+
+def check_fields(method: bytes, target: bytes, headers: RawHeaders) -> None:
+    """Raise the Fault that `RequestHead` raises, where another library renders the request."""
+    values = b"".join([method, target, *(name + value for name, value in headers)])
+    if b" " in target or b" " in method or any(forbidden in values for forbidden in (b"\r", b"\n", b"\0")):
+        raise _injection()
+
+
+def _injection() -> Fault:
+    return Fault(INVALID_HEADER, "a request field or the target holds CR, LF, NUL or a space")

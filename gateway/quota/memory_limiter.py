@@ -157,10 +157,6 @@ class MemoryLimiter:
         self._states.pop(account_id, None)
         self._marks.pop(account_id, None)
 
-    def held(self) -> dict[str, int]:
-        """Request ids that hold something, each with the time at which its lease ends (Unix microseconds)."""
-        return {request_id: hold.lease_ends_us for request_id, hold in self._holds.items()}
-
     def _admit(self, asked: Reservation, state: _State, counters: list[tuple[int, int]], now_us: int) -> Admitted:
         lines = {}
         for line, (start_s, used) in zip(asked.lines, counters, strict=True):

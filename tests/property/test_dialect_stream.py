@@ -37,9 +37,11 @@ def _check(name: str, line_end: bytes, strip: bool, cuts: list[int]) -> None:
 
     sent = [reader.feed(whole[start:end]) for start, end in itertools.pairwise(bounds)]
 
-    assert b"".join(sent) + reader.end() == expected
+    assert b"".join(sent) == expected
     assert reader.usage == usage
     assert reader.finished
+    assert not reader.mid_event
+    assert reader.end() == b""
 
 
 @pytest.mark.parametrize("strip", [True, False])

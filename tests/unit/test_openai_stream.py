@@ -85,7 +85,8 @@ def test_half_an_event_is_held_back_only_where_usage_is_taken_out() -> None:
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r\n"])
 def test_every_line_end_is_understood(end: bytes) -> None:
     """Providers differ in line ends; the usage chunk is taken out of each kind of stream."""
-    reader, sent = read(event(chunk(), end) + event(ALONE, end) + b"data: [DONE]" + end)
+    reader = OPENAI.stream_reader(strip_usage=True)
+    sent = reader.feed(event(chunk(), end) + event(ALONE, end) + b"data: [DONE]" + end)
 
     assert sent == event(chunk(), end) + COMMENT + b"data: [DONE]" + end
     assert reader.usage == USAGE

@@ -135,4 +135,5 @@ def test_pieces_cut_before_white_space() -> None:
     cut = list(pieces(text))
 
     assert "".join(cut) == text
+    assert max(map(len, cut)) <= module.PIECE_CHARS
     assert all(piece.startswith(" ") for piece in cut[1:])

@@ -12,7 +12,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.console.replies import answer, bearer, parameters
+from gateway.console.replies import answer, parameters
 from gateway.console.services import Services
 from gateway.domain.faults import ADMIN_ONLY, Fault
 from gateway.telemetry.log import log
@@ -55,9 +55,8 @@ class OperationsPages:
 
     def _has_admin_token(self, request: Request) -> bool:
         token = self._services.admin_token
-        if not token or "authorization" not in request.headers:
-            return False
-        return hmac.compare_digest(bearer(request), token.encode())
+        given = request.headers.get("authorization", "").encode("latin-1")
+        return bool(token) and hmac.compare_digest(given, f"Bearer {token}".encode())
 
 
 def _state(name: str, result: object) -> dict[str, Any]:

@@ -7,6 +7,8 @@ Names follow Prometheus: prefix `tollway_`, units last. Labels are bounded: rout
 from dataclasses import dataclass
 from enum import Enum
 
+from gateway.telemetry.snapshot import Key
+
 
 class Merge(Enum):
     """How the workers' values of a gauge become one."""
@@ -24,6 +26,10 @@ class Counter:
     text: str
     labels: tuple[str, ...] = ()
 
+    def fits(self, key: Key) -> bool:
+        """Whether these are values of its labels: a file may be another version's."""
+        return len(key) == len(self.labels)
+
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
@@ -33,6 +39,15 @@ class Histogram:
     text: str
     bounds: tuple[float, ...]
     labels: tuple[str, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """How many numbers a slot has: a count per bucket, the last bucket's, and the sum."""
+        return len(self.bounds) + 2
+
+    def fits(self, key: Key, slot: list[float]) -> bool:
+        """Whether these are values of its labels and a slot of its buckets: a file may be another version's."""
+        return len(key) == len(self.labels) and len(slot) == self.width
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,8 @@ def _counter(family: catalogue.Counter, parts: Iterable[dict[Key, float]]) -> Me
     total: dict[Key, float] = {} if family.labels else {(): 0}
     for part in parts:
         for key, amount in part.items():
-            total[key] = total.get(key, 0) + amount
+            if family.fits(key):
+                total[key] = total.get(key, 0) + amount
     metric = CounterMetricFamily(family.name, family.text, labels=family.labels)
     for key, amount in sorted(total.items(), key=_by_labels):
         metric.add_metric([str(label) for label in key], amount)
@@ -63,12 +64,11 @@ def _counter(family: catalogue.Counter, parts: Iterable[dict[Key, float]]) -> Me
 
 
 def _histogram(family: catalogue.Histogram, parts: Iterable[dict[Key, list[float]]]) -> Metric:
-    width = len(family.bounds) + 2
     total: dict[Key, list[float]] = {}
     for part in parts:
         for key, slot in part.items():
-            if len(slot) == width:
-                held = total.get(key, [0] * width)
+            if family.fits(key, slot):
+                held = total.get(key, [0] * family.width)
                 total[key] = [a + b for a, b in zip(held, slot, strict=True)]
     metric = HistogramMetricFamily(family.name, family.text, labels=family.labels)
     ends = [*(repr(bound) for bound in family.bounds), "+Inf"]

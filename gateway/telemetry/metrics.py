@@ -91,12 +91,11 @@ class Metrics:
         """Go on from the counts that this slot's last worker left. Call once, before anything is counted."""
         left = snapshot.read(path)
         for counter in catalogue.COUNTERS:
-            slots = left.counters.get(counter.name, {})
-            self._counters[counter.name] = {key: n for key, n in slots.items() if len(key) == len(counter.labels)}
+            counts = left.counters.get(counter.name, {})
+            self._counters[counter.name] = {key: count for key, count in counts.items() if counter.fits(key)}
         for histogram in catalogue.HISTOGRAMS:
-            held = left.histograms.get(histogram.name, {})
-            width = len(histogram.bounds) + 2
-            self._histograms[histogram.name] = {key: slot for key, slot in held.items() if len(slot) == width}
+            slots = left.histograms.get(histogram.name, {})
+            self._histograms[histogram.name] = {key: slot for key, slot in slots.items() if histogram.fits(key, slot)}
         self._models = {str(key[0]) for key in self._counters[catalogue.TOKENS.name]} - {"other"}
         self._bind()
 

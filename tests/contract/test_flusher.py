@@ -1,0 +1,259 @@
+"""The flusher between a real usage stream and a real ledger."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from gateway.domain.faults import LEDGER_UNAVAILABLE, LIMITER_UNAVAILABLE, Fault
+from gateway.domain.stream import Entry
+from gateway.domain.usage import UsageEvent
+from gateway.ledger.ledger import Ledger
+from gateway.metering.flusher import BATCH, Flusher
+from gateway.quota.resp import RedisLink
+from gateway.quota.usage_stream import RedisUsageStream
+from tests.support.ledgers import NOON_MS, an_event, packed, url_of
+from tests.support.until import until
+from tests.support.valkey import ValkeyServer
+
+NOON_S = NOON_MS // 1000
+PARTITIONS = 2
+
+
+class FailingLedger(Ledger):
+    """The real ledger, which may be down."""
+
+    down = False
+    batches: list[int]
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.batches = []
+
+    async def take_events(self, batch: Sequence[UsageEvent]) -> int:
+        """Take them, or be down."""
+        if self.down:
+            raise Fault(LEDGER_UNAVAILABLE, "down")
+        self.batches.append(len(batch))
+        return await super().take_events(batch)
+
+
+class DyingStream(RedisUsageStream):
+    """The real stream, to a flusher that dies between the ledger's commit and the stream's delete."""
+
+    async def done(self, entries: Sequence[Entry]) -> None:
+        """Never arrives."""
+        raise Fault(LIMITER_UNAVAILABLE, "killed")
+
+
+@pytest.fixture
+async def ledger(ledger_path: Path) -> AsyncIterator[FailingLedger]:
+    """An empty ledger."""
+    opened = FailingLedger.open(url_of(ledger_path))
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def link(valkey: ValkeyServer) -> AsyncIterator[RedisLink]:
+    """An open link to an empty server."""
+    opened = RedisLink(valkey.url)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def stream(link: RedisLink) -> RedisUsageStream:
+    """The stream that the flusher under test reads."""
+    return RedisUsageStream(link, "tw", PARTITIONS)
+
+
+async def put(link: RedisLink, payloads: Sequence[bytes]) -> None:
+    """Onto the stream, spread over its partitions."""
+    await asyncio.gather(
+        *[
+            link.call("XADD", f"tw:{{{number % PARTITIONS}}}:events", "*", "e", payload)
+            for number, payload in enumerate(payloads)
+        ]
+    )
+
+
+def events(count: int, start: int = 0) -> list[bytes]:
+    """Payloads of that many events."""
+    return [packed(an_event(f"r{number}")) for number in range(start, start + count)]
+
+
+def flusher(
+    stream: RedisUsageStream, ledger: Ledger, told: list[int] | None = None, owner: str = "one", interval_s: float = 60
+) -> Flusher:
+    """A flusher that sleeps for a minute between reads, so that only what need not wait is seen."""
+    told = [] if told is None else told
+    return Flusher(stream, ledger, owner=owner, interval_s=interval_s, on_flushed=told.append)
+
+
+async def count(ledger: Ledger) -> int:
+    """Events in the sums of the hour."""
+    return (await ledger.totals("acme", NOON_S, NOON_S + 3600)).events
+
+
+async def test_events_move_from_stream_to_ledger(
+    link: RedisLink, stream: RedisUsageStream, ledger: FailingLedger
+) -> None:
+    """Every settled request ends in the ledger, with every field, and leaves the stream."""
+    event = an_event("r1", model="gpt-large", cached_tokens=9)
+    told: list[int] = []
+    await put(link, [packed(event), packed(event), packed(an_event("r2"))])
+
+    assert await flusher(stream, ledger, told).drain(5) == 0
+
+    assert await ledger.event("r1") == event
+    assert await count(ledger) == sum(told) == 2
+    assert await stream.backlog() == 0
+    for partition in range(PARTITIONS):
+        assert (await link.call("XPENDING", f"tw:{{{partition}}}:events", "flusher"))[0] == 0
+
+
+async def test_full_batches_follow_each_other_at_once(
+    link: RedisLink, stream: RedisUsageStream, ledger: FailingLedger
+) -> None:
+    """After an outage a backlog of hours is worked off as fast as the ledger takes it, in bounded transactions."""
+    await put(link, events(2 * BATCH + 500))
+    running = asyncio.create_task(flusher(stream, ledger).run())
+
+    await until(lambda: _is_empty(stream))
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    assert ledger.batches == [BATCH, BATCH, 500]
+    assert await count(ledger) == 2 * BATCH + 500
+
+
+async def test_a_ledger_that_is_down_is_waited_for(
+    link: RedisLink, stream: RedisUsageStream, ledger: FailingLedger
+) -> None:
+    """Usage that is settled while the database is down stands in the ledger once it is back, once each."""
+    ledger.down = True
+    await put(link, events(10))
+    running = asyncio.create_task(flusher(stream, ledger, interval_s=0.01).run())
+    await until(lambda: _pending(link, 10))
+    await put(link, events(10, start=10))
+    assert await stream.backlog() == 20
+
+    ledger.down = False
+    await until(lambda: _is_empty(stream))
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    assert await count(ledger) == 20
+
+
+async def test_a_flusher_killed_after_the_commit_counts_nothing_twice(
+    link: RedisLink, stream: RedisUsageStream, ledger: FailingLedger
+) -> None:
+    """A gateway killed between commit and delete leaves entries that its successor takes over and counts once."""
+    await put(link, events(30))
+    dying = flusher(DyingStream(link, "tw", PARTITIONS), ledger, owner="dying")
+    await dying.drain(0)
+    assert await count(ledger) == 30
+    assert await stream.backlog() == 30
+    await link.call("DEL", "tw:flusher")  # the dead one's lease ends
+
+    told: list[int] = []
+    heir = flusher(RedisUsageStream(link, "tw", PARTITIONS, idle_ms=0), ledger, told, owner="heir")
+
+    assert await heir.drain(5) == 0
+    assert told == [0]
+    assert await count(ledger) == 30
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        b"",
+        b"\xc1",
+        b"{}",
+        packed(an_event("r9"))[:-3],
+        packed(an_event("r9", input_tokens=2**60)),
+        packed(an_event("r9", admitted_ms=-1)),
+        bytes(range(200)),
+    ],
+    ids=["empty", "reserved byte", "text", "cut", "absurd count", "absurd time", "noise"],
+)
+async def test_what_is_no_event_is_set_aside_and_holds_nothing_up(
+    link: RedisLink, stream: RedisUsageStream, ledger: FailingLedger, poison: bytes
+) -> None:
+    """One broken entry must neither stop all billing behind it nor vanish: it is kept for repair."""
+    await put(link, [*events(2), poison, *events(2, start=2)])
+
+    assert await flusher(stream, ledger).drain(5) == 0
+
+    assert await count(ledger) == 4
+    assert await ledger.set_aside_count() == 1
+
+
+async def test_fields_of_a_newer_gateway_are_no_poison(
+    link: RedisLink, stream: RedisUsageStream, ledger: FailingLedger
+) -> None:
+    """Gateways of two versions share a stream during an upgrade: an event with more fields still counts."""
+    payload = packed(an_event("r1"))
+    assert payload[:3] == b"\xdc\x00\x16", "an array of 22"
+    await put(link, [b"\xdc\x00\x17" + payload[3:] + b"\x2a"])
+
+    assert await flusher(stream, ledger).drain(5) == 0
+
+    assert await ledger.event("r1") == an_event("r1")
+
+
+async def test_one_of_many_flushers_leads(link: RedisLink, stream: RedisUsageStream, ledger: FailingLedger) -> None:
+    """SQLite has one writer: of N workers one flushes, and the others leave the database alone."""
+    first, second = (flusher(RedisUsageStream(link, "tw", PARTITIONS), ledger, owner=owner) for owner in ("one", "two"))
+    await first.drain(1)
+    await put(link, events(5))
+
+    assert await second.drain(0) == 5
+    assert ledger.batches == []
+    assert await first.drain(5) == 0
+    assert ledger.batches == [5]
+
+
+async def test_a_stop_finishes_the_batch_under_way(
+    link: RedisLink, stream: RedisUsageStream, ledger: FailingLedger
+) -> None:
+    """A graceful stop leaves nothing read but not written, which others would have to wait half a minute for."""
+    await put(link, events(BATCH))
+    stopping = flusher(stream, ledger, interval_s=0.001)
+    running = asyncio.create_task(stopping.run())
+    await until(lambda: _pending(link, BATCH))
+
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    assert await stream.backlog() == 0
+    assert await count(ledger) == BATCH
+
+
+async def test_a_drain_gives_up_in_time_and_says_what_is_left(
+    link: RedisLink, stream: RedisUsageStream, ledger: FailingLedger
+) -> None:
+    """A stop with the database down ends in time; what is left stays on the stream, which survives the gateway."""
+    ledger.down = True
+    await put(link, events(7))
+
+    assert await flusher(stream, ledger).drain(0.1) == 7
+    assert await stream.backlog() == 7
+
+
+async def _is_empty(stream: RedisUsageStream) -> bool:
+    return await stream.backlog() == 0
+
+
+async def _pending(link: RedisLink, number: int) -> bool:
+    """Whether the flusher has been handed that many entries."""
+    handed = 0
+    for partition in range(PARTITIONS):
+        key = f"tw:{{{partition}}}:events"
+        groups = await link.call("XINFO", "GROUPS", key) if await link.call("EXISTS", key) else []
+        handed += sum(dict(zip(group[::2], group[1::2], strict=True)).get(b"entries-read") or 0 for group in groups)
+    return handed >= number

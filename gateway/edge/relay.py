@@ -96,7 +96,8 @@ class Relay:
         outcome, requests = outcome_of(answer.status)
         if fault is not None and not reader.finished:
             record.fault, record.detail = fault.kind.code, fault.internal
-            tail += exchange.dialect.stream_fault(fault, exchange.request_id)
+            # In place of what the reader held back: the half of an event is of no use to a client.
+            tail = exchange.dialect.stream_fault(fault, exchange.request_id)
             outcome = Outcome.UPSTREAM_CUT
         elif reader.error_seen:
             outcome = Outcome.UPSTREAM_ERROR

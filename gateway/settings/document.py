@@ -80,15 +80,16 @@ def _syntax_mistake(error: Exception, text: str, file: str) -> Mistake:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     if mark is None:
         return Mistake(file, _line_of_first_control(text), "", "is not YAML: it holds a character that YAML forbids")
-    lines = text.splitlines()
-    near = lines[mark.line] if mark.line < len(lines) else ""
+    lines = text.splitlines() or [""]
+    line = min(mark.line, len(lines) - 1)  # the parser may point past the end
+    near = lines[line]
     hint = ""
     if "\t" in near[: len(near) - len(near.lstrip())]:
         hint = "; indent with spaces, not tabs"
     elif "${" in near:
         hint = '; inside { } or [ ], a placeholder needs quotes: "${NAME}"'
     problem = getattr(error, "problem", None) or "cannot be parsed"
-    return Mistake(file, mark.line + 1, "", f"is not YAML: {problem} (column {mark.column + 1}){hint}")
+    return Mistake(file, line + 1, "", f"is not YAML: {problem} (column {mark.column + 1}){hint}")
 
 
 def _line_of_first_control(text: str) -> int:

@@ -35,7 +35,8 @@ def check(file: Path, data: bytes) -> Settings | SettingsError:
     except SettingsError as caught:
         error = caught
     assert error.mistakes
-    assert all(0 <= mistake.line <= data.count(b"\n") + 1 for mistake in error.mistakes)
+    lines = len(data.decode("utf-8", "replace").splitlines()) or 1
+    assert all(0 <= mistake.line <= lines for mistake in error.mistakes)
     assert len(str(error).splitlines()) == len(error.mistakes)
     return error
 

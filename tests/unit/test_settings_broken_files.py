@@ -79,6 +79,7 @@ def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     ("data", "expected"),
     [
         (b"", ":1: the file is empty"),
+        (b"[", ":1: is not YAML"),
         (b"listen:\n  host: \xe9t\n", ":2: is not UTF-8"),
         ("listen: {}\n".encode("utf-16"), ":1: is not UTF-8"),
         (b"# " + b"x" * 1_048_576, ": is larger than 1048576 bytes"),

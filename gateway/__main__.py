@@ -29,6 +29,23 @@ FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()
+    except BadInput as error:
+        return _failed(str(error), WRONG_INPUT)
+    except Fault as fault:
+        return _failed(fault.internal or fault.public, FAILED if fault.kind.status >= 500 else WRONG_INPUT)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output left, as `head` does. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return status
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = _parser()
     asked = parser.parse_args(arguments)
     if asked.version:
@@ -41,18 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own = argparse.ArgumentParser(prog=f"tollway {asked.command}", description=(command.__doc__ or "").strip())
     command.add_arguments(own)
     own.set_defaults(file=asked.file or _usual_file())
-    try:
-        return int(command.run(own.parse_args(asked.arguments)))
-    except BadInput as error:
-        return _failed(str(error), WRONG_INPUT)
-    except Fault as fault:
-        return _failed(fault.internal or fault.public, FAILED if fault.kind.status >= 500 else WRONG_INPUT)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output left, as `head` does. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+    return int(command.run(own.parse_args(asked.arguments)))
 
 
 def _parser() -> argparse.ArgumentParser:

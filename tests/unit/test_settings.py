@@ -164,12 +164,13 @@ def test_a_route_after_another_is_no_mistake_while_something_is_left_for_it(read
         "routes:\n"
         "- { path: /a/*, methods: [GET], upstream: one, dialect: plain }\n"
         "- { path: /a/b, upstream: one, dialect: plain }\n"
-        "- { path: /a, upstream: one, dialect: plain }\n"
+        "- { path: /c/*, upstream: one, dialect: plain }\n"
+        "- { path: /c, upstream: one, dialect: plain }\n"
         "- { path: /*, upstream: one, dialect: plain }\n"
     )
     read._path.write_text(MINIMAL.replace("routes: [{ path: /v1/*, upstream: one, dialect: plain }]\n", routes))
 
-    assert [route.path for route in load(read._path, {}).routes] == ["/a/*", "/a/b", "/a", "/*"]
+    assert [route.path for route in load(read._path, {}).routes] == ["/a/*", "/a/b", "/c/*", "/c", "/*"]
 
 
 @pytest.mark.parametrize(
@@ -182,6 +183,7 @@ def test_a_route_after_another_is_no_mistake_while_something_is_left_for_it(read
         ("database: {{ url: '{}' }}", "sqlite:///relative.db sqlite:////absolute.db"),
         ("listen: {{ host: '{}' }}", "0.0.0.0 :: ::1 localhost fe80::1%eth0"),
         ("listen: {{ prefix: '{}' }}", "/_tollway /a/b"),
+        ("keys: {{ secret: '{}' }}", f"{'x' * 32} {'y' * 64}"),
         ("metering: {{ encoding: '{}' }}", "o200k_base cl100k_base"),
     ],
 )
@@ -210,6 +212,14 @@ def test_the_text_of_settings_hides_secrets() -> None:
 
     assert "hunter2" not in repr(hidden)
     assert "namespace='tw'" in repr(hidden)
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    """Guarantee: a file saved on Windows is a file like any other."""
+    path = tmp_path / "gateway.yaml"
+    path.write_text(MINIMAL, encoding="utf-8-sig")
+
+    assert load(path, {}).default_tier == "free"
 
 
 def test_a_variable_that_is_not_set_is_told_by_name(read: Reader) -> None:

@@ -83,6 +83,7 @@ def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
         (b"listen:\n  host: \xe9t\n", ":2: is not UTF-8"),
         ("listen: {}\n".encode("utf-16"), ":1: is not UTF-8"),
         (b"# " + b"x" * 1_048_576, ": is larger than 1048576 bytes"),
+        (b"listne: " + b"[" * 15 + b"]" * 15, ":1: listne: unknown key"),
         (b"- " * 100_000, ":1: is nested more than 16 deep"),
         (b"[" * 100_000, ":1: is nested more than 16 deep"),
         (b'a: "\\UFFFFFFFF"\n', ":1: is not YAML"),
@@ -99,6 +100,16 @@ def test_what_is_no_settings_file_is_refused(tmp_path: Path, data: bytes, expect
     path.write_bytes(data)
 
     assert mistakes_of(path)[0].startswith(f"{path}{expected}")
+
+
+def test_each_anchor_and_alias_is_told_once(tmp_path: Path) -> None:
+    """Guarantee: the report counts what is there to mend."""
+    path = tmp_path / "gateway.yaml"
+    path.write_text("a: &a\n  b: 1\nc: *a\n", encoding="utf-8")
+
+    report = [line.removeprefix(f"{path}:")[:5] for line in mistakes_of(path)]
+
+    assert report == ["1: an", "3: al"]
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -27,10 +27,14 @@ async def apply_outbox(ledger: AccountBook, bump: Tell) -> int:
 
 
 async def run_outbox(ledger: AccountBook, bump: Tell, *, interval_s: float = 1.0) -> NoReturn:
-    """Empty the outbox again and again, until cancelled. A failure is logged, and tried again."""
+    """Empty the outbox again and again, until cancelled. The first failure of a row of failures is logged."""
+    failing = False
     while True:
         try:
             await apply_outbox(ledger, bump)
+            failing = False
         except Exception as error:  # noqa: BLE001  # a background task: it must outlive whatever goes wrong
-            log.warning("outbox_failed", detail=repr(error))
+            if not failing:
+                log.warning("outbox_failed", detail=repr(error))
+            failing = True
         await asyncio.sleep(interval_s)

@@ -9,7 +9,7 @@ import pytest
 from gateway.domain.accounts import Account, ApiKey
 from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
 from gateway.ledger.ledger import Ledger
-from gateway.ledger.outbox import apply_outbox
+from gateway.ledger.outbox import apply_outbox, run_outbox
 from tests.support.ledgers import url_of
 
 KEY = ApiKey("abcdefghijkl", "acme", b"digest", "ci", created_ms=7, expires_ms=90)
@@ -148,6 +148,29 @@ async def test_the_outbox_waits_for_the_limiter(ledger: Ledger) -> None:
     assert await apply_outbox(ledger, back) == 2
     assert told == [("acme", 3)]
     assert await apply_outbox(ledger, back) == 0
+
+
+@pytest.mark.usefixtures("acme")
+async def test_a_worker_empties_the_outbox_by_itself(ledger: Ledger) -> None:
+    """F4: a change made while Redis was away counts once it is back, though nobody types the command again."""
+    calls: list[int] = []
+    told = asyncio.Event()
+
+    async def away_at_first(account_id: str, version: int) -> None:
+        calls.append(version)
+        if len(calls) < 3:
+            raise ValueError("whatever goes wrong")
+        told.set()
+
+    await ledger.set_tier("acme", "premium", 1)
+    running = asyncio.create_task(run_outbox(ledger, away_at_first, interval_s=0.001))
+    await asyncio.wait_for(told.wait(), 10)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    assert calls == [2, 2, 2]
+    await apply_outbox(ledger, _deaf)
+    assert await ledger.pending_bumps() == []
 
 
 async def test_a_ledger_that_cannot_be_opened_is_a_fault(tmp_path: Path) -> None:

@@ -2,10 +2,14 @@
 
 import asyncio
 import os
+import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from gateway.console.app import console
+from gateway.console.services import Services
 from gateway.dialects.registry import DIALECTS
 from gateway.domain.faults import Fault
 from gateway.edge.admission import Admission
@@ -23,14 +27,18 @@ from gateway.metering.flusher import Flusher
 from gateway.metering.ratio import Ratios
 from gateway.metering.tokenizer import Tokenizer
 from gateway.quota.redis_limiter import RedisLimiter
-from gateway.quota.resp import RedisLink
+from gateway.quota.resp import RedisError, RedisLink
 from gateway.quota.usage_stream import RedisUsageStream
 from gateway.settings.deployment import Deployment
 from gateway.settings.model import Settings
 from gateway.settings.model import Upstream as UpstreamSettings
 from gateway.settings.tiers import tier_of
 from gateway.snapshot import Route, Snapshot, Target
+from gateway.telemetry import catalogue
+from gateway.telemetry.exposition import render
 from gateway.telemetry.log import log
+from gateway.telemetry.metrics import Metrics, Telemetry
+from gateway.telemetry.snapshot import worker_file
 from gateway.upstream.httpx_transport import HttpxTransport
 from gateway.upstream.lean_transport import LeanTransport
 from gateway.upstream.origin import origin_of
@@ -38,6 +46,7 @@ from gateway.upstream.tls import verifying_context
 from gateway.upstream.transport import Timeouts, Transport
 
 MIB = 1024 * 1024
+REPORT_INTERVAL_S = 1.0
 DRAIN_S = 5.0
 """How long a stop waits for settlements to be confirmed, and again for the stream to be flushed."""
 
@@ -49,6 +58,11 @@ class Gateway:
         self._settings = settings
         self._deployment = deployment
         self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
+        self._backlog = 0
+        self._metrics = Metrics(deployment.worker)
+        self._metrics_file = worker_file(deployment.metrics_dir, deployment.worker)
+        self._metrics.take_over(self._metrics_file)
 
     async def start(self) -> None:
         """Open every part. A limiter or ledger that is away doesn't stop the start: requests then say so."""
@@ -67,12 +81,14 @@ class Gateway:
             self._ledger,
             owner=f"{os.uname().nodename}:{os.getpid()}",
             interval_s=settings.metering.flush_interval_ms / 1000,
-            on_flushed=lambda _: None,
+            on_flushed=self._metrics.count_flushed,
         )
         self._targets = {name: self._target(name, upstream) for name, upstream in settings.upstreams.items()}
         self._entry = self._compose()
         self._start(self._flusher.run())
         self._start(run_outbox(self._ledger, self._limiter.bump))
+        self._watch()
+        self._start(self._report())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -80,6 +96,7 @@ class Gateway:
 
     async def stop(self) -> None:
         """Confirm every settlement, flush what the stream holds, close every part. What is left waits in Redis."""
+        self._stopping = True
         self._departures.close()
         unsettled = await self._limiter.drain(DRAIN_S)
         if unsettled:
@@ -96,6 +113,7 @@ class Gateway:
         self._tokenizer.close()
         await self._ledger.close()
         await self._link.close()
+        self._write_metrics()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work))
@@ -137,9 +155,48 @@ class Gateway:
             departures=self._departures,
             unmatched=DIALECTS["openai"],
             body_bytes=settings.listen.max_body_mb * MIB,
-            finish=_ignore,
+            finish=Telemetry(self._metrics, settings.log.requests).finish,
         )
-        return Entry(settings.listen.prefix, proxy, proxy)
+        return Entry(settings.listen.prefix, console(self._services(directory, snapshot)), proxy)
+
+    def _services(self, directory: Directory, snapshot: Snapshot) -> Services:
+        settings, limiter = self._settings, self._limiter
+        return Services(
+            directory=directory,
+            ledger=self._ledger,
+            peek=limiter.peek,
+            tiers=lambda: {name: plan.tier for name, plan in snapshot.plans.items()},
+            now_ms=lambda: time.time_ns() // 1_000_000 + limiter.clock_offset_ms,
+            metrics=lambda: render(self._deployment.metrics_dir, self._metrics, workers=settings.listen.workers),
+            probes={"limiter": lambda: self._link.call("PING"), "ledger": self._ledger.ping},
+            prefix=settings.listen.prefix,
+            admin_token=os.environ.get("TOLLWAY_ADMIN_TOKEN", ""),
+            stopping=lambda: self._stopping,
+        )
+
+    def _watch(self) -> None:
+        """Gauges and counters that other parts keep."""
+        watch = self._metrics.watch
+        running = self._departures.running
+        watch(catalogue.REQUESTS_RUNNING, lambda: len(running))
+        watch(catalogue.STREAMS_OPEN, lambda: sum(exchange.record.streamed for exchange in running))
+        watch(catalogue.LIMITER_CALLS, lambda: self._limiter.script_runs)
+        watch(catalogue.USAGE_BACKLOG, lambda: self._backlog)
+        watch(catalogue.CLOCK_OFFSET, lambda: self._limiter.clock_offset_ms / 1000)
+
+    async def _report(self) -> None:
+        """Write this worker's metrics where the worker that is scraped finds them."""
+        while True:
+            with suppress(Fault, RedisError):
+                self._backlog = await self._stream.backlog()
+            self._write_metrics()
+            await asyncio.sleep(REPORT_INTERVAL_S)
+
+    def _write_metrics(self) -> None:
+        try:
+            self._metrics.write_snapshot(self._metrics_file)
+        except OSError as error:
+            log.warning("metrics_not_written", file=str(self._metrics_file), detail=str(error))
 
     def _target(self, name: str, upstream: UpstreamSettings) -> Target:
         """An upstream's transport and credential. Raises ValueError for a URL that can't be used."""
@@ -174,7 +231,3 @@ def _credential(upstream: UpstreamSettings) -> tuple[bytes, bytes] | None:
     if upstream.auth == "bearer":
         return b"authorization", b"Bearer " + upstream.api_key.encode()
     return b"x-api-key", upstream.api_key.encode()
-
-
-def _ignore(_: object) -> None:
-    return

@@ -22,22 +22,14 @@ _Slots = dict[Key, list[float]]
 
 
 class Metrics:
-    """One worker's counts.
-
-    `requests_running` and `streams_open` are plain attributes that the edge moves up and down.
-    """
+    """One worker's counts. Levels that others know (`watch`) are asked for when a snapshot is made."""
 
     def __init__(self, worker: int = 0) -> None:
         self.worker = worker
-        self.requests_running = 0
-        self.streams_open = 0
         self._counters: dict[str, dict[Key, float]] = {family.name: {} for family in catalogue.COUNTERS}
         self._histograms: dict[str, _Slots] = {family.name: {} for family in catalogue.HISTOGRAMS}
         self._watched_counters: dict[str, Callable[[], float]] = {}
-        self._watched_gauges: dict[str, Callable[[], float]] = {
-            catalogue.REQUESTS_RUNNING.name: lambda: self.requests_running,
-            catalogue.STREAMS_OPEN.name: lambda: self.streams_open,
-        }
+        self._watched_gauges: dict[str, Callable[[], float]] = {}
         self._models: set[str] = set()
         self._bind()
 

@@ -123,8 +123,8 @@ def test_gauges_and_counters_of_other_parts_are_read_at_the_scrape(tmp_path: Pat
     metrics, calls = Metrics(), [5]
     metrics.watch(catalogue.LIMITER_CALLS, lambda: calls[0])
     metrics.watch(catalogue.CLOCK_OFFSET, lambda: -0.25)
-    metrics.requests_running += 3
-    metrics.streams_open += 1
+    metrics.watch(catalogue.REQUESTS_RUNNING, lambda: 3)
+    metrics.watch(catalogue.STREAMS_OPEN, lambda: 1)
     metrics.count_flushed(40)
     metrics.count_flushed(2)
     calls[0] = 9
@@ -144,7 +144,7 @@ def test_a_scrape_sums_all_workers(tmp_path: Path) -> None:
     for metrics, backlog, offset in ((own, 7, 0.1), (other, 6, -0.3)):
         metrics.watch(catalogue.USAGE_BACKLOG, partial(float, backlog))
         metrics.watch(catalogue.CLOCK_OFFSET, partial(float, offset))
-        metrics.requests_running = 2
+        metrics.watch(catalogue.REQUESTS_RUNNING, lambda: 2)
         metrics.observe(OK)
         metrics.write_snapshot(worker_file(tmp_path, metrics.worker))
     own.observe(OK)
@@ -163,12 +163,13 @@ def test_a_successor_goes_on_where_its_worker_ended(tmp_path: Path) -> None:
     dead = Metrics(0)
     dead.watch(catalogue.LIMITER_CALLS, lambda: 5)
     dead.observe(OK)
-    dead.requests_running = 9
+    dead.watch(catalogue.REQUESTS_RUNNING, lambda: 9)
     dead.write_snapshot(path)
 
     reborn = Metrics(0)
     reborn.take_over(path)
     reborn.watch(catalogue.LIMITER_CALLS, lambda: 2)
+    reborn.watch(catalogue.REQUESTS_RUNNING, lambda: 0)
     reborn.observe(OK)
     reborn.write_snapshot(path)
     got = _scrape(tmp_path, reborn)
@@ -182,9 +183,10 @@ def test_a_successor_goes_on_where_its_worker_ended(tmp_path: Path) -> None:
 def test_workers_that_are_no_more_count_but_have_no_level(tmp_path: Path) -> None:
     """F8: started with fewer workers, or with one that hangs, totals stand and no ghost connections are shown."""
     own, beyond, stale = Metrics(0), Metrics(5), Metrics(1)
+    own.watch(catalogue.REQUESTS_RUNNING, lambda: 0)
     for metrics in (beyond, stale):
         metrics.observe(OK)
-        metrics.requests_running = 100
+        metrics.watch(catalogue.REQUESTS_RUNNING, lambda: 100)
     beyond.write_snapshot(worker_file(tmp_path, 5))
     old = msgspec.structs.replace(stale.snapshot(), taken_s=time.time() - 60)
     snapshot.write(worker_file(tmp_path, 1), old)

@@ -91,6 +91,11 @@ class LeanAnswer(msgspec.Struct, eq=False):
 
     async def read_all(self, at_most: int) -> bytes | None:
         """See `transport.Answer`. What exceeds `at_most` is at most what one `read` gives."""
+        if self.source is None and self.fault is None and self.unread_bytes <= at_most:
+            body = b"".join(self.unread)  # all here already: the common case, without a coroutine per read
+            self.unread.clear()
+            self.unread_bytes = 0
+            return body
         chunks: list[bytes] = []
         size = 0
         while chunk := await self.read():

@@ -183,7 +183,6 @@ class Connection(asyncio.Protocol):
         arrived = self._arrived
         if arrived:
             self._barren_bytes = 0
-            self.deadline = self._clock.ahead + self._timeouts.between_bytes_s
             answer.put(arrived[0] if len(arrived) == 1 else b"".join(arrived))
             arrived.clear()
         if self._complete:
@@ -196,6 +195,8 @@ class Connection(asyncio.Protocol):
             self._paused = True
             self.deadline = math.inf
             self._transport.pause_reading()
+        elif not self._barren_bytes and not self._paused:
+            self.deadline = self._clock.ahead + self._timeouts.between_bytes_s
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop, once."""
@@ -226,13 +227,12 @@ class Connection(asyncio.Protocol):
             raise ValueError("bytes after the answer")
 
     def _on_header(self, name: bytes, value: bytes) -> None:
-        if len(self._headers) >= MAX_HEADERS:
-            raise ValueError("too many header fields")
         self._headers.append((name.lower(), value.rstrip()))
 
     def _on_headers_complete(self) -> None:
-        answer = cast("LeanAnswer", self.answer)
         status = self._parser.get_status_code()
+        if len(self._headers) > MAX_HEADERS:
+            raise ValueError("too many header fields")
         if status < 200:
             if status < 100 or status == 101:
                 raise ValueError(f"status {status}")
@@ -240,6 +240,7 @@ class Connection(asyncio.Protocol):
         self._keep = self._parser.should_keep_alive()
         if not self._keep and any(n == _CODING and not v.lower().endswith(b"chunked") for n, v in self._headers):
             raise ValueError("a transfer coding nobody asked for")
+        answer = cast("LeanAnswer", self.answer)
         answer.headers = self._headers
         self._headers = []  # trailers are collected, bounded, and ignored
         answer.status = status

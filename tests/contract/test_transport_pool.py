@@ -136,7 +136,7 @@ async def test_a_cancelled_wait_in_line_takes_no_connection_with_it(kind: Kind) 
 async def test_a_cancelled_exchange_frees_its_place(kind: Kind) -> None:
     """F1: callers that vanish, at whatever moment, must not shrink the pool."""
     async with odd_peer(slow) as peer, transport_to(kind, peer.port, max_connections=1) as transport:
-        for turns in range(1, 12):
+        for turns in range(1, 20):
             task = asyncio.create_task(_fetch(transport))
             for _ in range(turns):
                 await asyncio.sleep(0)
@@ -147,6 +147,7 @@ async def test_a_cancelled_exchange_frees_its_place(kind: Kind) -> None:
         answer.close()
 
         assert answer.status == 200
+        await until(functools.partial(_all_gone, peer))
 
 
 async def test_closing_an_unfinished_answer_closes_its_connection(kind: Kind) -> None:
@@ -190,6 +191,10 @@ async def _fetch(transport: Transport) -> bytes:
 
 async def _has_gone(peer: Peer, visits: int) -> bool:
     return peer.gone == visits
+
+
+async def _all_gone(peer: Peer) -> bool:
+    return peer.gone == peer.connections
 
 
 async def answers_nothing(visit: Visit) -> None:

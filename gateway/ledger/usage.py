@@ -81,10 +81,13 @@ class UsageBook(Database):
     @whole
     async def take_events(self, batch: Sequence[UsageEvent]) -> int:
         """Write down those that the ledger doesn't hold yet and add them to the sums; return how many were new."""
-        by_id = {event.request_id: event for event in reversed(batch)}
-        if not by_id:
+        if not batch:
             return 0
-        rows = msgspec.json.encode(list(by_id.values())).decode()
+        rows = msgspec.json.encode(batch).decode()
+        if r"\u0000" in rows:
+            batch = [_without_zeros(event) for event in batch]
+            rows = msgspec.json.encode(batch).decode()
+        by_id = {event.request_id: event for event in reversed(batch)}
         async with self.writing() as connection:
             new = [by_id[request_id] for request_id in await connection.scalars(_TAKING, {"batch": rows})]
             if new:
@@ -158,6 +161,14 @@ class UsageBook(Database):
         latest = select(events).where(events.c.account_id == account_id).order_by(*newest).limit(limit)
         async with self.reading() as connection:
             return [_as_event(row) for row in await connection.execute(latest)]
+
+
+def _without_zeros(event: UsageEvent) -> UsageEvent:
+    """The event with U+FFFD for each zero character, at which SQLite's JSON would end the text; a caller may send one
+    as a model's name.
+    """  # noqa: D205
+    texts = {name: value for name, value in msgspec.structs.asdict(event).items() if isinstance(value, str)}
+    return msgspec.structs.replace(event, **{name: text.replace("\0", "\ufffd") for name, text in texts.items()})
 
 
 def _by_hour(new: Iterable[UsageEvent]) -> dict[tuple[str, int, str, str], list[int]]:

@@ -27,6 +27,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _DRAIN_POLL_S = 0.02
 
 _decode = msgspec.msgpack.Decoder(UsageEvent).decode
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class UsageStream(Protocol):
@@ -114,7 +115,14 @@ class Flusher:
         if not self._held:
             return 0
         events, unreadable = _sorted(self._held)
-        new = await self._ledger.take_events(events)
+        try:
+            new = await self._ledger.take_events(events)
+        except Fault:
+            raise
+        except Exception as error:  # noqa: BLE001  # of the background task: one bad event must not stop the rest
+            log.error("flush_by_one", detail=repr(error))
+            new, refused = await self._take_by_one(events)
+            unreadable += refused
         if unreadable:
             await self._ledger.set_aside(unreadable, time.time_ns() // 1_000_000)
             log.error("usage_set_aside", entries=len(unreadable), reason=unreadable[0][1])
@@ -122,6 +130,19 @@ class Flusher:
         count, self._held = len(self._held), []
         self._on_flushed(new)
         return count
+
+    async def _take_by_one(self, events: Sequence[UsageEvent]) -> tuple[int, list[tuple[bytes, str]]]:
+        """How many events were new, and those that the ledger can't take, as (payload, reason)."""
+        new = 0
+        refused: list[tuple[bytes, str]] = []
+        for event in events:
+            try:
+                new += await self._ledger.take_events([event])
+            except Fault:
+                raise
+            except Exception as error:  # noqa: BLE001  # as above
+                refused.append((_encode(event), repr(error)))
+        return new, refused
 
 
 def _sorted(entries: Sequence[Entry]) -> tuple[list[UsageEvent], list[tuple[bytes, str]]]:

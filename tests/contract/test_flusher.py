@@ -22,9 +22,10 @@ PARTITIONS = 2
 
 
 class FailingLedger(Ledger):
-    """The real ledger, which may be down."""
+    """The real ledger, which may be down, or fail over an event in a way that nobody thought of."""
 
     down = False
+    cursed: frozenset[str] = frozenset()
     batches: list[int]
 
     def __init__(self, url: str) -> None:
@@ -35,6 +36,8 @@ class FailingLedger(Ledger):
         """Take them, or be down."""
         if self.down:
             raise Fault(LEDGER_UNAVAILABLE, "down")
+        if any(event.request_id in self.cursed for event in batch):
+            raise ValueError("nobody thought of this")
         self.batches.append(len(batch))
         return await super().take_events(batch)
 
@@ -190,6 +193,20 @@ async def test_what_is_no_event_is_set_aside_and_holds_nothing_up(
     assert await flusher(stream, ledger).drain(5) == 0
 
     assert await count(ledger) == 4
+    assert await ledger.set_aside_count() == 1
+
+
+async def test_an_event_that_breaks_the_ledger_holds_nothing_up(
+    link: RedisLink, stream: RedisUsageStream, ledger: FailingLedger
+) -> None:
+    """Whatever else an event does to its batch, the others are billed, and it is kept for repair."""
+    ledger.cursed = frozenset({"r3"})
+    told: list[int] = []
+    await put(link, events(6))
+
+    assert await flusher(stream, ledger, told).drain(5) == 0
+
+    assert await count(ledger) == sum(told) == 5
     assert await ledger.set_aside_count() == 1
 
 

@@ -34,6 +34,18 @@ async def test_an_event_comes_back_as_it_was(ledger: Ledger) -> None:
     assert await ledger.event("other") is None
 
 
+async def test_a_zero_character_neither_cuts_nor_blocks(ledger: Ledger) -> None:
+    """A caller who names a model with a zero in it is billed like any other, under one name in event and sums."""
+    odd = an_event("r\0x", model="a\0b", endpoint=r"/\u0000")
+
+    assert await ledger.take_events([odd, an_event("r2")]) == 2
+    assert await ledger.take_events([odd]) == 0
+
+    (hour, _) = await ledger.usage_by_hour("acme", NOON_S, NOON_S + 3600)
+    assert (hour.endpoint, hour.model) == (r"/\u0000", "a\ufffdb")
+    assert {event.model for event in await ledger.recent_events("acme", 9)} == {"a\ufffdb", "gpt-tiny"}
+
+
 async def test_events_count_once_whatever_is_taken_again(ledger: Ledger) -> None:
     """A8, B9: a batch that is taken again after a crash, or overlaps with another, bills nobody twice."""
     first, second, third = (an_event(f"r{number}") for number in (1, 2, 3))

@@ -9,10 +9,11 @@ Every failure of the database is a Fault(LEDGER_UNAVAILABLE), save a broken cons
 """
 
 import asyncio
+import errno
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -111,7 +112,12 @@ def _engine(url: str, connections: int, begin: str, pragma: str) -> AsyncEngine:
     def make_file(_dialect: object, _record: object, place: list[Any], _options: object) -> None:
         # The driver leaves a thread behind where SQLite can't open a file: better found out first. Only this user may
         # read a ledger; SQLite gives its other files the same mode.
-        os.close(os.open(place[0], os.O_RDWR | os.O_CREAT, 0o600))
+        # Never open and close one that is there: closing drops every POSIX lock this process holds on it, and with
+        # them SQLite's, so that another process takes itself for the last one and deletes the WAL under our feet.
+        with suppress(FileExistsError):
+            os.close(os.open(place[0], os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        if not os.access(place[0], os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), place[0])
 
     @event.listens_for(engine.sync_engine, "connect")
     def prepare(connection: Any, _record: object) -> None:

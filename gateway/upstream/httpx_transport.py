@@ -32,6 +32,19 @@ _UNREACHED = (httpx.ConnectError, httpx.ProxyError, httpx.UnsupportedProtocol)
 _DIED = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 
 
+class _Address(httpx.URL):
+    """Origin and target. httpx tidies targets (dots, percent signs); an upstream must get the caller's own."""
+
+    def __init__(self, origin: httpx.URL, target: bytes) -> None:
+        super().__init__(origin)
+        self._target = target
+
+    @property
+    def raw_path(self) -> bytes:
+        """Asked for by httpx when it writes the request."""
+        return self._target
+
+
 class _Attempt(httpx.AsyncByteStream):
     """One sending of a request: its task, its body as httpx takes it, and the steps that httpx reports.
 
@@ -223,7 +236,6 @@ class HttpxTransport:
             headers=headers,
             stream=attempt,
             extensions={
-                "target": self._base_path + target,
                 "trace": attempt.trace,
                 "timeout": {
                     "connect": timeouts.connect_s,
@@ -233,6 +245,7 @@ class HttpxTransport:
                 },
             },
         )
+        request.url = _Address(self._url, self._base_path + target)
         try:
             return await attempt.run(self._httpx, request, self._background)
         except TimeoutError as error:

@@ -58,6 +58,7 @@ def _split(url: str) -> tuple[SplitResult, int | None]:
     try:
         parts = urlsplit(url)
         port = parts.port
+        (parts.hostname or "").encode("idna")
     except ValueError:
         # Raised anew: urlsplit's own text may quote a password that was not percent-encoded.
         raise ValueError("a Redis URL is scheme://user:password@host:port/db, percent-encoded") from None

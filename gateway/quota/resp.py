@@ -23,6 +23,7 @@ UNSENT_BYTES = 16 * 1024 * 1024
 """Most bytes that wait for a slow server before further calls fail at once."""
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
+READ_GRACE_S = 0.01
 
 
 class RedisError(Exception):
@@ -51,6 +52,7 @@ class RedisLink:
         self._client_name = client_name
         self._wire: _Wire | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._first: asyncio.Future[None] | None = None
         self._trouble = "the link was not opened"
 
     @property
@@ -61,7 +63,7 @@ class RedisLink:
     async def open(self) -> None:
         """Connect. Raises Fault(LIMITER_UNAVAILABLE) where that fails within `timeout_s`, and goes on trying."""
         if self._keeper is None:
-            first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            first = self._first = asyncio.get_running_loop().create_future()
             self._keeper = asyncio.create_task(self._keep(first), name=f"redis link {self._address}")
             await first
 
@@ -83,6 +85,8 @@ class RedisLink:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
+        if self._first is not None and not self._first.done():
+            _set_fault(self._first, self._trouble)
 
     async def _keep(self, first: "asyncio.Future[None]") -> None:
         """Hold one connection at a time until cancelled."""
@@ -180,17 +184,20 @@ class _Wire(asyncio.Protocol):
         self._queued = []
         self._queued_bytes = 0
 
-    def _sweep(self) -> None:
+    def _sweep(self, grace_given: bool = False) -> None:
         """Give up on the connection where the oldest call is overdue; one timer serves all calls."""
         self._sweeper = None
         if not self._pending:
             return
         overdue_s = self._loop.time() - self._pending[0][0] - self._timeout_s
-        if overdue_s >= 0:
+        if overdue_s < 0:
+            self._sweeper = self._loop.call_later(-overdue_s, self._sweep)
+        elif not grace_given:
+            # Where the loop itself stood still, the answers may be here and unread: timers run before sockets.
+            self._sweeper = self._loop.call_later(READ_GRACE_S, self._sweep, True)
+        else:
             self._fail(f"Redis did not answer within {self._timeout_s:g} s")
             self._transport.abort()
-        else:
-            self._sweeper = self._loop.call_later(-overdue_s, self._sweep)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)

@@ -167,6 +167,7 @@ def test_an_addresss_parts() -> None:
         "redis://",
         "redis://:secret@",
         "redis://cache:port",
+        "redis://cache..local",
         "redis://:sec/ret@cache",
         "redis://cache/secret",
         "redis://cache?db=x",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+import uvloop
 
 from gateway.domain.decisions import Admitted, Missing
 from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
@@ -92,6 +93,37 @@ async def test_a_slow_server_that_answers_is_kept(valkey: ValkeyServer) -> None:
         assert await link.call("BLPOP", "empty", "0.06") is None
     assert link.connected
     await link.close()
+
+
+def test_a_stalled_loop_is_no_dead_server(valkey: ValkeyServer) -> None:
+    """Where the gateway itself stood still, the answers that wait unread count: one pause doesn't fail all calls."""
+
+    async def stall() -> None:
+        link = await opened(valkey.url, timeout_s=0.1)
+        calls = [link.call("PING") for _ in range(100)]
+        await asyncio.sleep(0)
+        time.sleep(0.3)  # noqa: ASYNC251  # to block the loop is what is tested
+        assert await asyncio.gather(*calls) == [b"PONG"] * 100
+        assert link.connected
+        await link.close()
+
+    # On uvloop, as in production: it runs timers before it reads sockets.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(stall())
+
+
+async def test_closing_ends_an_opening_that_hangs(valkey: ValkeyServer) -> None:
+    """A gateway told to stop while it waits for Redis stops."""
+    os.kill(valkey.pid, signal.SIGSTOP)
+    try:
+        link = RedisLink(valkey.url, timeout_s=30)
+        opening = asyncio.ensure_future(link.open())
+        await asyncio.sleep(0.01)
+        await link.close()
+        with pytest.raises(Fault, match="closed"):
+            await opening
+    finally:
+        os.kill(valkey.pid, signal.SIGCONT)
 
 
 async def test_a_link_that_never_opens_says_so_in_time_and_goes_on_trying(valkey: ValkeyServer) -> None:

@@ -120,13 +120,19 @@ async def test_accounts_are_listed_page_by_page(ledger: Ledger) -> None:
 async def test_two_processes_change_one_account(ledger: Ledger, ledger_path: Path, acme: Account) -> None:
     """The console and the command line write at the same time: no change is lost, none fails for want of the lock."""
     other = Ledger.open(url_of(ledger_path))
-    changes = [one.set_tier("acme", f"t{number}", 1) for number in range(20) for one in (ledger, other)]
+    keys = [ApiKey(f"key{number}", "acme", b"d", "", 1) for number in range(20)]
+    for key in keys:
+        await ledger.create_key(key)
+    changes: list[Awaitable[object]] = []
+    for number, key in enumerate(keys):
+        one, two = (ledger, other) if number % 2 else (other, ledger)
+        changes += [one.set_tier("acme", f"t{number}", 1), two.revoke_key(key.id, 1)]
 
     await asyncio.gather(*changes)
     await other.close()
 
-    assert (await ledger.account("acme")).version == acme.version + 40
-    assert sorted(bump.version for bump in await ledger.pending_bumps()) == list(range(2, 42))
+    assert (await ledger.account("acme")).version == acme.version + 60
+    assert sorted(bump.version for bump in await ledger.pending_bumps()) == list(range(2, 62))
 
 
 @pytest.mark.usefixtures("acme")

@@ -5,11 +5,14 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import text
 
+from gateway.domain.limits import Window
 from gateway.domain.usage import CountedBy, Outcome
+from gateway.domain.windows import bounds
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.usage import DayUsage, HourUsage, Totals, unfit
 from tests.support.ledgers import NOON_MS, an_event, url_of
@@ -88,6 +91,16 @@ async def test_an_event_belongs_to_the_window_of_its_admission(ledger: Ledger) -
     assert await ledger.totals("acme", midnight_s - 86_400, midnight_s) == ONE
     assert await ledger.totals("acme", midnight_s, midnight_s + 86_400) == Totals()
     assert await ledger.totals("acme", midnight_s - 1, midnight_s) == ONE
+
+
+async def test_a_day_that_begins_at_half_past_is_exact_at_both_ends(ledger: Ledger) -> None:
+    """C1: a customer in India has days from 18:30 to 18:30 UTC; the half hours at their ends count, to the last ms."""
+    start_s, end_s = bounds(Window.DAY, NOON_S, ZoneInfo("Asia/Kolkata"))
+    assert (start_s % 3600, end_s % 3600) == (1800, 1800)
+    edges = (start_s * 1000 - 1, start_s * 1000, end_s * 1000 - 1, end_s * 1000)
+    await ledger.take_events([an_event(f"r{ms}", admitted_ms=ms) for ms in (*edges, NOON_MS)])
+
+    assert (await ledger.totals("acme", start_s, end_s)).events == 3
 
 
 async def test_hours_tell_endpoints_and_models_apart(ledger: Ledger) -> None:

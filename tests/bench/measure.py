@@ -26,6 +26,7 @@ LOAD_GRACE_S = 30.0
 QUIET_STEP_S = 0.25
 QUIET_SHARE = 0.03
 QUIET_WAIT_S = 5.0
+BOOKS_WAIT_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,20 +93,19 @@ class Measure:
 
     def run(self, target: Target, workload: Workload, seconds: float) -> Run:
         """Warm up, load for `seconds`, and account for it. Raises OSError or CalledProcessError if the client fails."""
+        served_at_start, booked_at_start = self._served(), _booked(target)
         self._send(target, workload, WARM_UP_S)
-        _wait_until_quiet(target)
-        served_before, booked_before = self._served(), _booked(target)
+        served_before = self._served()
+        booked_before = _settled(target, booked_at_start, served_before["requests"] - served_at_start["requests"])
         calls_before = target.valkey.calls() if target.valkey else {}
         before = self._clocks(target)
         seen = self._send(target, workload, seconds)
         under_load = self._clocks(target).since(before)
         rss = rss_mb(tree(target.pid))
-        _wait_until_quiet(target)
+        served = _growth(self._served(), served_before)
+        booked = _growth(_settled(target, booked_before, served["requests"]), booked_before)
         in_all = self._clocks(target).since(before)
-        calls = target.valkey.calls() if target.valkey else {}
-        new_calls = {name: count - calls_before.get(name, 0) for name, count in calls.items()}
-        served = {key: count - served_before[key] for key, count in self._served().items()}
-        booked = {key: count - booked_before[key] for key, count in _booked(target).items()}
+        new_calls = _growth(target.valkey.calls(), calls_before) if target.valkey else {}
         figures = _figures(target, workload, seen, _Spent(under_load, in_all, rss, new_calls))
         problems = _problems(workload, seen, served, booked)
         return Run(figures, seen["answers"], seen["events"], served["requests"], booked, problems)
@@ -177,8 +177,23 @@ def _figures(target: Target, workload: Workload, seen: dict[str, Any], spent: _S
     )
 
 
+def _growth(now: dict[str, int], before: dict[str, int]) -> dict[str, int]:
+    return {key: count - before.get(key, 0) for key, count in now.items()}
+
+
 def _booked(target: Target) -> dict[str, int]:
     return asdict(target.books()) if target.books else {}
+
+
+def _settled(target: Target, before: dict[str, int], requests: int) -> dict[str, int]:
+    """The target's books once it is quiet and they hold `requests` more than `before`, or when time is up."""
+    _wait_until_quiet(target)
+    deadline = time.monotonic() + BOOKS_WAIT_S
+    while (booked := _booked(target)) and time.monotonic() < deadline:
+        if booked["requests"] - before["requests"] >= requests:
+            break
+        time.sleep(QUIET_STEP_S)
+    return booked
 
 
 def _problems(

@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from tests.bench.measure import Measure
 from tests.bench.peers import PEERS
-from tests.bench.processes import BenchError, Cores, free_port, running, two_cores, wait_until_200
+from tests.bench.processes import BenchError, Cores, free_port, pinned, running, two_cores, wait_until_200
 from tests.bench.programs import Programs, compiled
 from tests.bench.report import Row, as_json, machine, notes, table
 from tests.bench.target import Candidate, Ground, Target
@@ -74,6 +74,7 @@ def chosen(flags: argparse.Namespace) -> list[Candidate]:
 def bench(flags: argparse.Namespace, programs: Programs, cores: Cores) -> list[Row]:
     """Start everything, take every run, stop everything. Raises BenchError where something does not start."""
     with ExitStack() as stack:
+        stack.enter_context(pinned(cores.others))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="twb")))
         port = free_port()
         command: list[str | Path] = [programs.mock, "-p", str(port), "-s", str(SPACING_MS)]

@@ -9,6 +9,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tests.bench.valkey import valkey
 from tests.bench.workloads import PATH, json_body
 
 NEVER = 10**12
+FIRST_BOOKED_S = 10.0
 FAR_S = 4_102_444_800
 """A whole hour that no event reaches: 2100-01-01."""
 
@@ -35,6 +37,7 @@ def start_tollway(ground: Ground) -> Target:
     if post(port, PATH, json_body(), spent_headers) != 200 or post(port, PATH, json_body(), spent_headers) != 429:
         raise BenchError("tollway did not refuse the second request of a plan of one")
     books = _Books(f"sqlite+aiosqlite:///{directory / 'data' / 'ledger.db'}")
+    books.wait_for_the_first()
     return Target("tollway", port, pid, headers, spent_headers, redis, books)
 
 
@@ -76,6 +79,14 @@ class _Books:
 
     def __call__(self) -> Booked:
         return asyncio.run(self._read())
+
+    def wait_for_the_first(self) -> None:
+        """Wait until the request that showed the gateway to be ready is booked; then nothing is under way."""
+        deadline = time.monotonic() + FIRST_BOOKED_S
+        while self().requests != 1:
+            if time.monotonic() > deadline:
+                raise BenchError(f"tollway did not book its first request: {self()}")
+            time.sleep(0.05)
 
     async def _read(self) -> Booked:
         ledger = Ledger.open(self.url)

@@ -18,6 +18,7 @@ WORKLOADS = ("json32", "refuse32", "burst64")
 TARGETS = {"direct", "bare", "tollway"}
 DEADLINE_S = 50
 
+pytestmark = pytest.mark.slow
 needs_compiler = pytest.mark.skipif(
     shutil.which("cc") is None, reason="mock and load client of the bench are C: apt-get install gcc libc6-dev"
 )

@@ -1,7 +1,7 @@
 """The link to Redis: one connection, all calls of a loop turn in one write, answers in order.
 
 Promises: a call alone leaves within the same loop turn; no task and no timer per call; every future is resolved within
-`timeout_s`, whatever the server does. A connection that is lost or silent fails all its calls with
+`timeout_s` (and 50 ms), whatever the server does. A connection that is lost or silent fails all its calls with
 Fault(LIMITER_UNAVAILABLE), as whether they ran can't be known, and is made anew with growing, jittered pauses; calls
 made meanwhile fail at once. An error reply is a RedisError on that one call's future.
 """
@@ -23,7 +23,7 @@ UNSENT_BYTES = 16 * 1024 * 1024
 """Most bytes that wait for a slow server before further calls fail at once."""
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
-READ_GRACE_S = 0.01
+STALL_GRACE_S = 0.05
 
 
 class RedisError(Exception):
@@ -193,8 +193,8 @@ class _Wire(asyncio.Protocol):
         if overdue_s < 0:
             self._sweeper = self._loop.call_later(-overdue_s, self._sweep)
         elif not grace_given:
-            # Where the loop itself stood still, the answers may be here and unread: timers run before sockets.
-            self._sweeper = self._loop.call_later(READ_GRACE_S, self._sweep, True)
+            # Where the loop itself stood still, the call may have left only now.
+            self._sweeper = self._loop.call_later(STALL_GRACE_S, self._sweep, True)
         else:
             self._fail(f"Redis did not answer within {self._timeout_s:g} s")
             self._transport.abort()

@@ -5,6 +5,7 @@ only gives in ticks of 10 ms. A process that won't start raises `BenchError` wit
 """
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,8 @@ from pathlib import Path
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 10.0
 _CPUCLOCK_SCHED = 2
+_WITH_PARENT = ("setpriv", "--pdeathsig", "TERM") if shutil.which("setpriv") else ()
+"""Ends a process when this one is gone, even killed. Part of util-linux, which every Debian has."""
 
 
 class BenchError(Exception):
@@ -58,7 +61,7 @@ def running(
     """The process of `command`, pinned, its output in `log`; stopped with all it started when the block ends."""
     with log.open("wb") as output, pinned(core):
         process = subprocess.Popen(
-            [str(word) for word in command],
+            [*_WITH_PARENT, *(str(word) for word in command)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

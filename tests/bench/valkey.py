@@ -2,13 +2,14 @@
 
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.quota.embedded import EmbeddedValkey
-from tests.bench.processes import pinned
+from gateway.quota.embedded import OPTIONS, valkey_binary
+from tests.bench.processes import START_TIMEOUT_S, BenchError, running
 
 _CALLS = re.compile(rb"cmdstat_([^:]+):calls=(\d+)")
 SCRIPT_CALLS = ("eval", "evalsha", "eval_ro", "evalsha_ro", "fcall")
@@ -39,12 +40,26 @@ class Valkey:
 
 @contextmanager
 def valkey(directory: Path, core: int) -> Iterator[Valkey]:
-    """A fresh server in `directory`, stopped when the block ends."""
-    server = EmbeddedValkey(directory / "valkey", directory / "valkey.sock")
-    with pinned(core):
-        server.start()
+    """A fresh server in `directory`, stopped when the block ends. Raises BenchError when it does not start."""
+    path, log = directory / "valkey.sock", directory / "valkey.log"
+    options = {**OPTIONS, "dir": directory, "unixsocket": path}
+    command: list[str | Path] = [
+        valkey_binary(),
+        *(word for name, value in options.items() for word in (f"--{name}", str(value))),
+    ]
+    with running(command, core, log) as process:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        server = Valkey(process.pid, path)
+        while not _answers(server):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise BenchError(f"Valkey did not start: {log.read_text(errors='replace')[-800:]}")
+            time.sleep(0.01)
+        yield server
+
+
+def _answers(server: Valkey) -> bool:
     try:
-        server.wait_ready()
-        yield Valkey(int((directory / "valkey" / "valkey.pid").read_text()), server.address)
-    finally:
-        server.stop()
+        server.calls()
+    except (OSError, ValueError):
+        return False
+    return True

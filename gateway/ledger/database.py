@@ -15,6 +15,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from functools import wraps
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from sqlalchemy import Connection, event, text
@@ -102,22 +103,17 @@ async def _transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     except IntegrityError:
         raise
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-        raise Fault(LEDGER_UNAVAILABLE, f"ledger: {error}") from error
+        # The driver's own words: SQLAlchemy's go on with the statement and its values, which are no log's business.
+        cause = getattr(error, "orig", None) or error
+        raise Fault(LEDGER_UNAVAILABLE, f"ledger: {str(cause).partition(chr(10))[0]}") from error
 
 
 def _engine(url: str, connections: int, begin: str, pragma: str) -> AsyncEngine:
     engine = create_async_engine(url, pool_size=connections, max_overflow=0, pool_timeout=BUSY_TIMEOUT_MS / 1000)
 
     @event.listens_for(engine.sync_engine, "do_connect")
-    def make_file(_dialect: object, _record: object, place: list[Any], _options: object) -> None:
-        # The driver leaves a thread behind where SQLite can't open a file: better found out first. Only this user may
-        # read a ledger; SQLite gives its other files the same mode.
-        # Never open and close one that is there: closing drops every POSIX lock this process holds on it, and with
-        # them SQLite's, so that another process takes itself for the last one and deletes the WAL under our feet.
-        with suppress(FileExistsError):
-            os.close(os.open(place[0], os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        if not os.access(place[0], os.R_OK | os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), place[0])
+    def find_file(_dialect: object, _record: object, place: list[Any], _options: object) -> None:
+        _find_file(Path(place[0]))
 
     @event.listens_for(engine.sync_engine, "connect")
     def prepare(connection: Any, _record: object) -> None:
@@ -137,3 +133,16 @@ def _engine(url: str, connections: int, begin: str, pragma: str) -> AsyncEngine:
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _find_file(path: Path) -> None:
+    """Make the file where there is none, and see that it can be opened: the driver leaves a thread behind if it can't.
+
+    Only this user may read a ledger; SQLite gives its other files the same mode. One that is there is never opened and
+    closed: closing drops every POSIX lock this process holds on it, and with them SQLite's, so that another process
+    takes itself for the last one and deletes the WAL under our feet.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    if not (path.is_file() and os.access(path, os.R_OK | os.W_OK)):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))

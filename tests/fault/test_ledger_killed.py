@@ -1,12 +1,14 @@
-"""kill -9 in the middle of flushes: what was committed is there, once, and the sums agree."""
+"""Processes that share a ledger, or are killed in mid-flush: what was committed is there, once, and sums agree."""
 
 import asyncio
 import random
 import sqlite3
+import stat
 import sys
 from contextlib import closing
 from pathlib import Path
 
+from gateway.ledger.ledger import Ledger
 from tests.support.ledgers import url_of
 
 WRITER = """
@@ -25,6 +27,15 @@ async def main():
 asyncio.run(main())
 """
 
+READER = """
+import sqlite3, sys
+
+connection = sqlite3.connect(sys.argv[1])
+for row in connection.execute("SELECT id FROM accounts ORDER BY id"):
+    print(row[0])
+connection.close()
+"""
+
 
 async def test_a_killed_writer_leaves_every_commit_and_no_half_batch(ledger_path: Path) -> None:
     """A killed gateway costs nothing: no event that was acknowledged is missing, none is in the sums twice."""
@@ -40,6 +51,28 @@ async def test_a_killed_writer_leaves_every_commit_and_no_half_batch(ledger_path
         assert stored >= acknowledged
         assert sums == days == (stored, stored * 10)
         assert intact == "ok"
+
+
+async def test_new_connections_keep_the_locks_of_those_that_are_open(ledger: Ledger, ledger_path: Path) -> None:
+    """A gateway that connects anew stays known to SQLite: else the next command to end deletes its WAL, and with it
+    every commit that follows, from under it.
+    """  # noqa: D205
+    await ledger.create_account("first", "free", "", 1)
+    await asyncio.gather(*[ledger.account("first") for _ in range(8)])
+
+    assert await _accounts_seen_by_another(ledger_path) == [b"first"]
+    await ledger.create_account("second", "free", "", 2)
+
+    assert await _accounts_seen_by_another(ledger_path) == [b"first", b"second"]
+    assert stat.S_IMODE(ledger_path.with_name("ledger.db-wal").stat().st_mode) & 0o077 == 0
+
+
+async def _accounts_seen_by_another(path: Path) -> list[bytes]:
+    """What a process of its own finds, which closes the database as it ends."""
+    reader = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", READER, str(path), stdout=asyncio.subprocess.PIPE
+    )
+    return (await reader.communicate())[0].split()
 
 
 async def _write_then_kill(path: Path, start: int) -> int:

@@ -1,0 +1,37 @@
+"""The limiter's clock, running but set to a chosen place in its window, so that no test waits for a window's end."""
+
+import functools
+import time
+
+import pytest
+
+from gateway.quota.redis_limiter import RedisLimiter
+
+
+class ShiftedClock:
+    """Runs as fast as the real one, and apart from it by what `put` set."""
+
+    def __init__(self) -> None:
+        self._shift_us = 0
+
+    def __call__(self) -> int:
+        """Unix µs."""
+        return time.time_ns() // 1000 + self._shift_us
+
+    @property
+    def now_ms(self) -> int:
+        """Unix milliseconds."""
+        return self() // 1000
+
+    def put(self, *, window_s: int, left_s: float) -> None:
+        """Set it to `left_s` before the end of the UTC window of `window_s` that holds now."""
+        window_us = window_s * 1_000_000
+        now_us = time.time_ns() // 1000
+        self._shift_us = window_us - int(left_s * 1_000_000) - now_us % window_us
+
+
+def shifted_clock(monkeypatch: pytest.MonkeyPatch) -> ShiftedClock:
+    """The clock of every gateway made from now on in this test."""
+    clock = ShiftedClock()
+    monkeypatch.setattr("gateway.app.RedisLimiter", functools.partial(RedisLimiter, now_us=clock))
+    return clock

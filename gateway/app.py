@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from gateway.console.app import console
 from gateway.console.services import Services
@@ -28,6 +29,7 @@ from gateway.metering.ratio import Ratios
 from gateway.metering.tokenizer import Tokenizer
 from gateway.quota.redis_limiter import RedisLimiter
 from gateway.quota.resp import RedisError, RedisLink
+from gateway.quota.scripts import preloading
 from gateway.quota.usage_stream import RedisUsageStream
 from gateway.settings.deployment import Deployment
 from gateway.settings.model import Settings
@@ -67,7 +69,9 @@ class Gateway:
     async def start(self) -> None:
         """Open every part. A limiter or ledger that is away doesn't stop the start: requests then say so."""
         settings, deployment = self._settings, self._deployment
-        self._link = RedisLink(deployment.redis_url, timeout_s=settings.redis.timeout_ms / 1000)
+        self._link = RedisLink(
+            deployment.redis_url, timeout_s=settings.redis.timeout_ms / 1000, at_connect=preloading()
+        )
         try:
             await self._link.open()
         except Fault as fault:
@@ -79,7 +83,8 @@ class Gateway:
         self._flusher = Flusher(
             self._stream,
             self._ledger,
-            owner=f"{os.uname().nodename}:{os.getpid()}",
+            # The same after a restart: what this worker read before it died is its own to finish.
+            owner=f"{os.uname().nodename}:{crc32(os.fsencode(deployment.data_dir)):08x}:{deployment.worker}",
             interval_s=settings.metering.flush_interval_ms / 1000,
             on_flushed=self._metrics.count_flushed,
         )

@@ -1,11 +1,12 @@
 """Calls to one script that wait in the same loop turn leave as one EVALSHA.
 
-Promises: one future per call and no task; at most `CALLS` calls a script run, so that none blocks the server for long;
+Promises: no task and no future per call; at most `CALLS` calls a script run, so that none blocks the server for long;
 a call whose entry in the reply is an error text fails alone.
 """
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
@@ -15,7 +16,12 @@ from gateway.quota.scripts import load_script, run
 
 CALLS = 64
 
-Waiting = tuple[AccountKeys, tuple[bytes, ...], "asyncio.Future[Any]"]
+Reply = tuple[int, Any] | Fault
+"""The server's time in µs and the call's entry in the script's reply; or the fault that kept it away."""
+
+Take = Callable[[Reply], None]
+
+Waiting = tuple[AccountKeys, tuple[bytes, ...], Take]
 
 
 class Batch:
@@ -35,13 +41,11 @@ class Batch:
         self._loop = asyncio.get_running_loop()
         self.runs = 0
 
-    def call(self, keys: AccountKeys, *arguments: bytes) -> "asyncio.Future[Any]":
-        """The call's entry in the script's reply. Fails with Fault(LIMITER_UNAVAILABLE) as the link does."""
-        future = self._loop.create_future()
+    def call(self, keys: AccountKeys, arguments: tuple[bytes, ...], take: Take) -> None:
+        """Send the call with the others of this turn; `take` gets its reply. A callback, as a future costs a turn."""
         if not self._waiting:
             self._loop.call_soon(self._leave)
-        self._waiting.append((keys, arguments, future))
-        return future
+        self._waiting.append((keys, arguments, take))
 
     def _leave(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -55,26 +59,19 @@ class Batch:
             names += (keys.account, keys.holds, keys.leases, keys.events)
             words += arguments
         self.runs += 1
-        run(self._link, self._script, names, words).add_done_callback(lambda reply: self._replied(calls, reply))
+        run(self._link, self._script, names, words).add_done_callback(partial(self._replied, calls))
 
     def _replied(self, calls: list[Waiting], reply: "asyncio.Future[Any]") -> None:
         error = reply.exception()
         if error is not None:
-            fault = error if isinstance(error, Fault) else Fault(LIMITER_UNAVAILABLE, f"{self._script.name}: {error}")
-            for _, _, future in calls:
-                _fail(future, fault)
+            fault = error if isinstance(error, Fault) else self._fault(str(error))
+            for _, _, take in calls:
+                take(fault)
             return
         now_us, *entries = reply.result()
         self._on_time(now_us)
-        for (_, _, future), entry in zip(calls, entries, strict=True):
-            if isinstance(entry, bytes):
-                _fail(future, Fault(LIMITER_UNAVAILABLE, f"{self._script.name}: {entry.decode(errors='replace')}"))
-            elif not future.done():
-                future.set_result((now_us, entry))
+        for (_, _, take), entry in zip(calls, entries, strict=True):
+            take(self._fault(entry.decode(errors="replace")) if isinstance(entry, bytes) else (now_us, entry))
 
-
-def _fail(future: "asyncio.Future[Any]", error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)
-        # Looked at here, so that a caller who left gives no "exception was never retrieved".
-        future.exception()
+    def _fault(self, text: str) -> Fault:
+        return Fault(LIMITER_UNAVAILABLE, f"{self._script.name}.lua: {text}")

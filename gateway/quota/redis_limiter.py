@@ -8,16 +8,18 @@ link's time-out for one try.
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from gateway.domain.decisions import Admitted, Counter, Decision, Missing, Reservation, Settlement, Skewed, Stale, judge
 from gateway.domain.faults import INTERNAL, LIMITER_UNAVAILABLE, Fault
-from gateway.quota.batch import Batch
+from gateway.quota.batch import Batch, Reply
 from gateway.quota.keys import Keyspace
-from gateway.quota.resp import RedisLink
+from gateway.quota.resp import RedisError, RedisLink, Word
 from gateway.quota.scripts import load_script, run
+from gateway.telemetry.log import log
 
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -25,6 +27,8 @@ ADMITTED, REFUSED, STALE, MISSING, SKEWED = 1, 0, 2, 3, 4
 
 FLUSHED_POLL_S = 0.02
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
+TOLD_EVERY = 10
+"""Failed tries of one settlement between two lines in the log."""
 
 
 class RedisLimiter:
@@ -70,18 +74,23 @@ class RedisLimiter:
         ]
         for line in asked.lines:
             call += (line.name, line.start_s, line.end_s, line.maximum, line.amount)
+        arrival: asyncio.Future[Reply] = self._loop.create_future()
+        self._reserves.call(self._keyspace.of(asked.account_id), (_pack(call),), partial(_arrive, arrival))
         try:
-            now_us, entry = await self._reserves.call(self._keyspace.of(asked.account_id), _pack(call))
-        except (Fault, asyncio.CancelledError):
+            reply = await arrival
+        except asyncio.CancelledError:
             self._give_back(asked)
             raise
-        return _decision(asked, now_us // 1000, entry)
+        if isinstance(reply, Fault):
+            self._give_back(asked)
+            raise reply
+        return _decision(asked, reply[0] // 1000, reply[1])
 
     def settle(self, settlement: Settlement) -> "asyncio.Future[None]":
         """See `Limiter.settle`."""
         done: asyncio.Future[None] = self._loop.create_future()
         self._unsettled[settlement.request_id] = done
-        self._try_settle(settlement, done, FIRST_PAUSE_S)
+        self._try_settle(_Attempt(settlement, done))
         return done
 
     async def drain(self, patience_s: float) -> int:
@@ -92,6 +101,36 @@ class RedisLimiter:
 
     async def flushed_mark(self, account_id: str, patience_s: float) -> str:
         """See `Limiter.flushed_mark`."""
+        try:
+            return await self._flushed_mark(account_id, patience_s)
+        except RedisError as error:
+            raise Fault(LIMITER_UNAVAILABLE, str(error)) from error
+
+    async def hydrate(
+        self, account_id: str, version: int, counters: tuple[Counter, ...], expires_s: int, mark: str
+    ) -> bool:
+        """See `Limiter.hydrate`."""
+        call: list[str | int] = [account_id, version, expires_s, mark]
+        for counter in counters:
+            call += (counter.name, counter.start_s, counter.used)
+        keys = self._keyspace.of(account_id)
+        names = (keys.account, keys.holds, keys.leases, keys.events)
+        return bool(await self._run("hydrate", names, _pack(call)) == 1)
+
+    async def peek(self, account_id: str) -> tuple[int, int, dict[str, tuple[int, int]]] | None:
+        """See `Limiter.peek`."""
+        reply = await self._run("peek", (self._keyspace.of(account_id).account,))
+        if not reply:
+            return None
+        fields = {name.decode(): int(value) for name, value in zip(reply[::2], reply[1::2], strict=True)}
+        limits = {name[2:]: (start_s, fields["u:" + name[2:]]) for name, start_s in fields.items() if name[:2] == "s:"}
+        return fields["v"], fields.get("n", 0), limits
+
+    async def bump(self, account_id: str, version: int) -> None:
+        """See `Limiter.bump`."""
+        await self._run("bump", (self._keyspace.of(account_id).account,), version)
+
+    async def _flushed_mark(self, account_id: str, patience_s: float) -> str:
         keys = self._keyspace.of(account_id)
         mark, newest = await asyncio.gather(
             self._link.call("HGET", keys.account, "x"), self._link.call("XREVRANGE", keys.events, "+", "-", "COUNT", 1)
@@ -104,46 +143,32 @@ class RedisLimiter:
                 await asyncio.sleep(FLUSHED_POLL_S)
         return mark.decode() if mark else ""
 
-    async def hydrate(
-        self, account_id: str, version: int, counters: tuple[Counter, ...], expires_s: int, mark: str
-    ) -> bool:
-        """See `Limiter.hydrate`."""
-        call: list[str | int] = [account_id, version, expires_s, mark]
-        for counter in counters:
-            call += (counter.name, counter.start_s, counter.used)
-        keys = self._keyspace.of(account_id)
-        names = (keys.account, keys.holds, keys.leases, keys.events)
-        return bool(await run(self._link, load_script("hydrate"), names, (_pack(call),)) == 1)
-
-    async def peek(self, account_id: str) -> tuple[int, int, dict[str, tuple[int, int]]] | None:
-        """See `Limiter.peek`."""
-        reply = await run(self._link, load_script("peek"), (self._keyspace.of(account_id).account,), ())
-        if not reply:
-            return None
-        fields = {name.decode(): int(value) for name, value in zip(reply[::2], reply[1::2], strict=True)}
-        limits = {name[2:]: (start_s, fields["u:" + name[2:]]) for name, start_s in fields.items() if name[:2] == "s:"}
-        return fields["v"], fields.get("n", 0), limits
-
-    async def bump(self, account_id: str, version: int) -> None:
-        """See `Limiter.bump`."""
-        await run(self._link, load_script("bump"), (self._keyspace.of(account_id).account,), (version,))
-
-    def _try_settle(self, settlement: Settlement, done: "asyncio.Future[None]", pause_s: float) -> None:
-        call: list[str | int] = [settlement.request_id, int(settlement.again)]
+    def _try_settle(self, attempt: "_Attempt") -> None:
+        settlement = attempt.settlement
+        call: list[str | int] = [settlement.request_id, int(settlement.again or attempt.number > 0)]
         for name, start_s, amount in settlement.amounts:
             call += (name, start_s, amount)
-        reply = self._settles.call(self._keyspace.of(settlement.account_id), _pack(call), settlement.event)
+        keys = self._keyspace.of(settlement.account_id)
+        self._settles.call(keys, (_pack(call), settlement.event), partial(self._settled, attempt))
 
-        def replied(reply: "asyncio.Future[Any]") -> None:
-            if reply.exception() is None:
-                self._unsettled.pop(settlement.request_id, None)
-                if not done.done():
-                    done.set_result(None)
-                return
-            repeat = settlement if settlement.again else msgspec.structs.replace(settlement, again=True)
-            self._loop.call_later(pause_s, self._try_settle, repeat, done, min(pause_s * 2, LONGEST_PAUSE_S))
+    def _settled(self, attempt: "_Attempt", reply: Reply) -> None:
+        if not isinstance(reply, Fault):
+            del self._unsettled[attempt.settlement.request_id]
+            if not attempt.done.done():
+                attempt.done.set_result(None)
+            return
+        attempt.number += 1
+        if attempt.number % TOLD_EVERY == 0:
+            request_id = attempt.settlement.request_id
+            log.error("settle_fails", request_id=request_id, attempts=attempt.number, detail=reply.internal)
+        pause_s = min(FIRST_PAUSE_S * 2 ** min(attempt.number, 10), LONGEST_PAUSE_S)
+        self._loop.call_later(pause_s, self._try_settle, attempt)
 
-        reply.add_done_callback(replied)
+    async def _run(self, verb: str, names: tuple[bytes, ...], *words: Word) -> Any:
+        try:
+            return await run(self._link, load_script(verb), names, words)
+        except RedisError as error:
+            raise Fault(LIMITER_UNAVAILABLE, f"{verb}.lua: {error}") from error
 
     def _give_back(self, asked: Reservation) -> None:
         """Release what a reservation may have taken whose answer nobody heard."""
@@ -152,6 +177,19 @@ class RedisLimiter:
 
     def _tell_time(self, now_us: int) -> None:
         self.clock_offset_ms = now_us // 1000 - time.time_ns() // 1_000_000
+
+
+class _Attempt(msgspec.Struct):
+    """A settlement on its way; `number` tries have failed."""
+
+    settlement: Settlement
+    done: "asyncio.Future[None]"
+    number: int = 0
+
+
+def _arrive(arrival: "asyncio.Future[Reply]", reply: Reply) -> None:
+    if not arrival.done():
+        arrival.set_result(reply)
 
 
 def _decision(asked: Reservation, now_ms: int, entry: list[int]) -> Decision:

@@ -44,12 +44,21 @@ class RedisLink:
     """One pipelined connection to a Redis server that mends itself.
 
     `url` as in `redis_address`; raises ValueError for one that can't be understood. Made and used inside one loop.
+    `at_connect` are calls made on every new connection, whose errors don't matter.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 1.0, client_name: str = "tollway") -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float = 1.0,
+        client_name: str = "tollway",
+        at_connect: Sequence[tuple[Word, ...]] = (),
+    ) -> None:
         self._address = address_of(url)
         self._timeout_s = timeout_s
         self._client_name = client_name
+        self._at_connect = at_connect
         self._wire: _Wire | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._first: asyncio.Future[None] | None = None
@@ -138,6 +147,8 @@ class RedisLink:
             greeting.append(("SELECT", address.database))
         greeting.append(("CLIENT", "SETNAME", self._client_name))
         await asyncio.gather(*[wire.send(words, None) for words in greeting])
+        # What the server forbids here, it is asked for again where it is needed.
+        await asyncio.gather(*[wire.send(words, None) for words in self._at_connect], return_exceptions=True)
 
 
 class _Wire(asyncio.Protocol):

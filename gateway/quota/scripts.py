@@ -34,3 +34,11 @@ def load_script(verb: str) -> Script:
 def run(link: RedisLink, script: Script, keys: Sequence[Word], args: Sequence[Word]) -> "asyncio.Future[Any]":
     """Run a script in one round trip; the future holds its reply."""
     return link.evaluate(script.sha, script.text, (len(keys), *keys, *args))
+
+
+def preloading() -> tuple[tuple[Word, ...], ...]:
+    """Calls that make the server know the scripts of the hot path, for `RedisLink(at_connect=...)`.
+
+    A script sent by its text takes one round trip more, in which a later call to another script would overtake it.
+    """
+    return tuple(("SCRIPT", "LOAD", load_script(verb).text) for verb in ("reserve", "settle"))

@@ -2,12 +2,15 @@
 
 import asyncio
 import functools
+import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
+import trustme
 
-from gateway.domain.faults import UPSTREAM_REFUSED, UPSTREAM_TIMEOUT, Fault
+from gateway.domain.faults import UPSTREAM_BROKEN, UPSTREAM_REFUSED, UPSTREAM_TIMEOUT, Fault
+from gateway.upstream.tls import verifying_context
 from gateway.upstream.transport import Answer, Timeouts, Transport
 from tests.support.odd_peer import Peer, Visit, always, odd_peer
 from tests.support.transports import body_of, get, transport_to
@@ -74,7 +77,7 @@ async def test_an_early_answer_stops_the_upload() -> None:
         finally:
             stopped.set()
 
-    async with odd_peer(script) as peer, transport_to("lean", peer.port) as transport:
+    async with odd_peer(script) as peer, transport_to("lean", peer.port, idle_s=60) as transport:
         answer = await transport.send(b"POST", b"/", [], endless())
 
         assert answer.status == 413
@@ -160,19 +163,62 @@ async def test_a_slow_uploader_is_not_the_upstreams_fault() -> None:
         assert await body_of(await transport.send(b"POST", b"/", [], slow())) == b"ok"
 
 
-async def test_a_reader_that_pauses_is_not_the_upstreams_fault() -> None:
+@pytest.mark.parametrize("secure", [False, True])
+async def test_a_reader_that_pauses_is_not_the_upstreams_fault(secure: bool) -> None:
     """A caller who stops reading for longer than `between_bytes_s` must get the rest, not an error."""
 
     async def script(visit: Visit) -> None:
         await visit.request()
-        await visit.say(b"HTTP/1.1 200 OK\r\n\r\n", *([b"x" * 65_536] * 200))
+        await visit.say(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (200 * 65_536))
+        await visit.say(*([b"x" * 65_536] * 200))
 
+    peer_tls, our_tls = both_sides() if secure else (None, None)
     short = Timeouts(between_bytes_s=0.3)
-    async with odd_peer(script) as peer, transport_to("lean", peer.port, timeouts=short) as transport:
+    async with (
+        odd_peer(script, tls=peer_tls) as peer,
+        transport_to("lean", peer.port, timeouts=short, tls=our_tls) as transport,
+    ):
         answer = await get(transport)
         await asyncio.sleep(0.8)
 
         assert len(await body_of(answer)) == 200 * 65_536
+
+
+@pytest.mark.parametrize(
+    ("said", "endless"),
+    [
+        (b"HTTP/1.1 200 OK\r\nx: ", b"y" * 1000),
+        (b"HTTP/1.1 200 OK\r\n", b"x: y\r\n" * 50),
+        (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 50),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5;", b"y" * 1000),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n", b"x: y\r\n" * 50),
+    ],
+)
+async def test_bytes_that_are_no_body_are_bounded(said: bytes, endless: bytes) -> None:
+    """A head, an extension or a trailer without end must not fill the gateway's memory until a time-out."""
+
+    async def script(visit: Visit) -> None:
+        await visit.request()
+        await visit.say(said)
+        while not visit.writer.is_closing():
+            await visit.say(endless)
+
+    async with odd_peer(script) as peer, transport_to("lean", peer.port) as transport:
+        with pytest.raises(Fault) as caught:
+            await body_of(await get(transport))
+
+    assert caught.value.kind is UPSTREAM_BROKEN
+    assert "too many" in caught.value.internal or "65536" in caught.value.internal
+
+
+async def test_a_head_of_too_many_fields_is_broken() -> None:
+    """Each field costs more memory here than it cost to send."""
+    head = b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 300 + b"content-length: 0\r\n\r\n"
+    async with odd_peer(always(head)) as peer, transport_to("lean", peer.port) as transport:
+        with pytest.raises(Fault) as caught:
+            await get(transport)
+
+    assert caught.value.kind is UPSTREAM_BROKEN
 
 
 async def test_an_idle_connection_is_closed_in_time() -> None:
@@ -238,6 +284,15 @@ async def test_after_aclose_nothing_is_open_and_nothing_opens() -> None:
             await get(transport)
         assert caught.value.kind is UPSTREAM_REFUSED
         await until(functools.partial(_has_gone, peer, 2))
+
+
+def both_sides() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """TLS for a peer at 127.0.0.1, and for a transport that trusts it."""
+    authority = trustme.CA()
+    peer_tls, our_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), verifying_context()
+    authority.issue_cert("127.0.0.1").configure_cert(peer_tls)
+    authority.configure_trust(our_tls)
+    return peer_tls, our_tls
 
 
 async def _outcome(transport: Transport) -> Answer | Fault:

@@ -133,6 +133,36 @@ async def test_a_cancelled_wait_in_line_takes_no_connection_with_it(kind: Kind) 
         assert answer.status == 200
 
 
+async def test_a_place_granted_to_someone_cancelled_goes_to_the_next(kind: Kind) -> None:
+    """The race that leaks: a caller leaves in the very turn in which the place becomes free."""
+    async with odd_peer(slow) as peer, transport_to(kind, peer.port, max_connections=1) as transport:
+        for _ in range(3):
+            first = await get(transport)
+            waiting = asyncio.create_task(get(transport))
+            await asyncio.sleep(0)
+            first.close()
+            waiting.cancel()
+            await asyncio.wait((waiting,))
+        answer = await get(transport)
+        answer.close()
+
+        assert answer.status == 200
+
+
+async def test_a_cancelled_read_closes_its_connection(kind: Kind) -> None:
+    """F1: a caller that vanishes mid-stream stops the upstream's work, and its bill."""
+    async with odd_peer(slow) as peer, transport_to(kind, peer.port) as transport:
+        answer = await get(transport)
+        assert await answer.read() == b"half"
+        reading = asyncio.create_task(body_of(answer))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait((reading,))
+
+        await until(functools.partial(_has_gone, peer, 1))
+
+
 async def test_a_cancelled_exchange_frees_its_place(kind: Kind) -> None:
     """F1: callers that vanish, at whatever moment, must not shrink the pool."""
     async with odd_peer(slow) as peer, transport_to(kind, peer.port, max_connections=1) as transport:

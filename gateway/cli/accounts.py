@@ -1,6 +1,7 @@
 """Create, list, show, move, suspend and resume accounts.
 
-A change counts from the account's next request, on every gateway.
+A change counts from the account's next request, on every gateway. Only `resume` may take a second: so long a worker
+remembers that it refused a key.
 """
 
 import argparse

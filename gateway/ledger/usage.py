@@ -8,12 +8,14 @@ are added to the sums, all in one transaction: taking a batch again, or half of 
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, Table, Text, and_, bindparam, func, select, true
+from sqlalchemy import ColumnElement, Select, Table, and_, func, select
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.sqlite import Insert, insert
-from sqlalchemy.sql.dml import ReturningInsert
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.domain.usage import UsageEvent
 from gateway.ledger.database import Database, whole
@@ -83,13 +85,9 @@ class UsageBook(Database):
         """Write down those that the ledger doesn't hold yet and add them to the sums; return how many were new."""
         if not batch:
             return 0
-        rows = msgspec.json.encode(batch).decode()
-        if r"\u0000" in rows:
-            batch = [_without_zeros(event) for event in batch]
-            rows = msgspec.json.encode(batch).decode()
         by_id = {event.request_id: event for event in reversed(batch)}
         async with self.writing() as connection:
-            new = [by_id[request_id] for request_id in await connection.scalars(_TAKING, {"batch": rows})]
+            new = [by_id[request_id] for request_id in await _insert(connection, list(by_id.values()))]
             if new:
                 hours = _by_hour(new)
                 await connection.execute(_ADDING_HOURLY, _rows(usage_hourly, hours))
@@ -163,14 +161,6 @@ class UsageBook(Database):
             return [_as_event(row) for row in await connection.execute(latest)]
 
 
-def _without_zeros(event: UsageEvent) -> UsageEvent:
-    """The event with U+FFFD for each zero character, at which SQLite's JSON would end the text; a caller may send one
-    as a model's name.
-    """  # noqa: D205
-    texts = {name: value for name, value in msgspec.structs.asdict(event).items() if isinstance(value, str)}
-    return msgspec.structs.replace(event, **{name: text.replace("\0", "\ufffd") for name, text in texts.items()})
-
-
 def _by_hour(new: Iterable[UsageEvent]) -> dict[tuple[str, int, str, str], list[int]]:
     sums: defaultdict[tuple[str, int, str, str], list[int]] = defaultdict(lambda: [0] * len(_SUMS))
     for event in new:
@@ -223,20 +213,31 @@ def _as_event(row: Sequence[Any]) -> UsageEvent:
     return msgspec.convert(tuple(row), UsageEvent, strict=False)
 
 
-def _taking() -> ReturningInsert[str]:
-    """Insert events from one JSON text, an array of arrays.
+async def _insert(connection: AsyncConnection, rows: Sequence[UsageEvent]) -> list[str]:
+    """Insert those that are new; their request ids.
 
-    SQLite takes it apart outside the interpreter's lock: a thousand events hold the event loop for 1 ms, where the
-    same rows bound one value at a time hold it for 7.
+    A round to the database's thread costs as much as two hundred rows, so few statements take many rows each: what a
+    statement has too much room for is filled with its last row, which conflicts with itself.
     """
-    batch = func.json_each(bindparam("batch", type_=Text)).table_valued("value")
-    values = (func.json_extract(batch.c.value, f"$[{place}]") for place in range(len(events.c)))
-    # SQLite's parser needs the WHERE to tell ON CONFLICT from a join's ON.
-    rows = select(*values).where(true())
-    taking = insert(events).from_select(events.columns.keys(), rows).on_conflict_do_nothing()
-    return taking.returning(events.c.request_id)
+    new: list[str] = []
+    start = 0
+    while start < len(rows):
+        size = min((size for size in _TAKING if size >= len(rows) - start), default=max(_TAKING))
+        part = msgspec.to_builtins(rows[start : start + size])
+        part += [part[-1]] * (size - len(part))
+        inserted = await connection.exec_driver_sql(_TAKING[size], tuple(chain.from_iterable(part)))
+        new += [row[0] for row in inserted]
+        start += size
+    return new
 
 
-_TAKING = _taking()
+def _taking(rows: int) -> str:
+    """The statement that inserts so many events, compiled once."""
+    row = dict.fromkeys(events.columns.keys())
+    taking = insert(events).values([row] * rows).on_conflict_do_nothing().returning(events.c.request_id)
+    return str(taking.compile(dialect=sqlite.dialect(paramstyle="qmark")))
+
+
+_TAKING = {rows: _taking(rows) for rows in (1, 8, 64, 512)}
 _ADDING_HOURLY = _adding(usage_hourly)
 _ADDING_DAILY = _adding(usage_daily)

@@ -14,8 +14,11 @@ from gateway.dialects.dialect import Dialect
 from gateway.domain.decisions import Line
 from gateway.domain.faults import INVALID_PATH, METHOD_NOT_ALLOWED, UNKNOWN_ROUTE, Fault
 from gateway.domain.limits import Tier, Unit
+from gateway.domain.usage import UNITS, Usage, amounts
 from gateway.domain.windows import bounds
 from gateway.upstream.transport import Transport
+
+REMEMBERED_PATHS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +43,19 @@ class Route:
 
 
 class Frame(msgspec.Struct, frozen=True):
-    """A tier's windows as they run from `start_s` until `end_s`; `lines` ask for nothing yet."""
+    """A tier's windows as they run from `start_s` until `end_s`; `lines` ask for nothing yet.
+
+    Rendered ahead for headers: `policy` whole, `items` up to the remaining count. `requests` and `tokens` are the
+    places of the lines of that unit.
+    """
 
     start_s: int
     end_s: int
     lines: tuple[Line, ...]
     policy: bytes
+    items: tuple[str, ...]
+    requests: tuple[int, ...]
+    tokens: tuple[int, ...]
 
 
 class Plan:
@@ -56,7 +66,14 @@ class Plan:
         self.name = tier.name
         self.units: tuple[Unit, ...] = tuple(limit.unit for limit in tier.limits)
         self.concurrency = -1 if tier.concurrency is None else tier.concurrency
-        self._frame = Frame(0, 0, (), b"")
+        self._frame = Frame(0, 0, (), b"", (), (), ())
+
+        self._places = tuple(UNITS.index(unit) for unit in self.units)
+
+    def amounts(self, requests: int, usage: Usage) -> list[int]:
+        """What a request that used this counts against each limit, in the tier's order."""
+        by_unit = amounts(requests, usage)
+        return [by_unit[place] for place in self._places]
 
     def frame(self, now_s: int) -> Frame:
         """The windows that hold `now_s` (Unix seconds, the limiter's clock)."""
@@ -73,7 +90,17 @@ def _frame(tier: Tier, now_s: int) -> Frame:
         lines.append(Line(limit.name, first_s, after_s, limit.maximum, 0, limit.remedy))
         policies.append(f'"{limit.name}";q={limit.maximum};w={after_s - first_s}')
         start_s, end_s = max(start_s, first_s), min(end_s, after_s)
-    return Frame(start_s, end_s, tuple(lines), ", ".join(policies).encode())
+    return Frame(
+        start_s,
+        end_s,
+        tuple(lines),
+        ", ".join(policies).encode(),
+        tuple(f'"{line.name}";r=' for line in lines),
+        *(tuple(place for place, limit in enumerate(tier.limits) if limit.unit is unit) for unit in _TOLD_UNITS),
+    )
+
+
+_TOLD_UNITS = (Unit.REQUESTS, Unit.TOKENS)
 
 
 class Snapshot:
@@ -82,6 +109,7 @@ class Snapshot:
     def __init__(self, routes: tuple[Route, ...], tiers: Mapping[str, Tier]) -> None:
         self.plans = {name: Plan(tier) for name, tier in tiers.items()}
         self._exact: dict[bytes, Route] = {}
+        self._known: dict[tuple[str, bytes], tuple[Route, bytes]] = {}
         self._routes = routes
         for route in routes:
             path = route.path.encode()
@@ -96,9 +124,15 @@ class Snapshot:
         route = self._exact.get(raw_path)
         if route is not None and (not route.methods or method in route.methods):
             return route, raw_path
+        found = self._known.get((method, raw_path))
+        if found is not None:
+            return found
         path = normal_path(raw_path)
         route = self._first(path, method)
         if route is not None:
+            if len(self._known) >= REMEMBERED_PATHS:
+                self._known.clear()
+            self._known[method, raw_path] = route, path
             return route, path
         other = self._first(path)
         if other is None:

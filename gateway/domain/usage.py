@@ -1,7 +1,6 @@
 """What a request used, and the event that tells the ledger of it. Pure values."""
 
 from enum import StrEnum
-from typing import assert_never
 
 import msgspec
 
@@ -41,19 +40,19 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
         return self.input_tokens + self.output_tokens
 
 
+UNITS = (Unit.REQUESTS, Unit.TOKENS, Unit.INPUT_TOKENS, Unit.OUTPUT_TOKENS)
+"""The order of `amounts`."""
+
+
+def amounts(requests: int, usage: Usage) -> tuple[int, int, int, int]:
+    """What a request that used this counts against a limit of each unit, in the order of `UNITS`."""
+    input_tokens, output_tokens = usage.input_tokens, usage.output_tokens
+    return requests, input_tokens + output_tokens, input_tokens, output_tokens
+
+
 def amount(unit: Unit, requests: int, usage: Usage) -> int:
     """What a request that used this counts against a limit of `unit`."""
-    match unit:
-        case Unit.REQUESTS:
-            return requests
-        case Unit.TOKENS:
-            return usage.input_tokens + usage.output_tokens
-        case Unit.INPUT_TOKENS:
-            return usage.input_tokens
-        case Unit.OUTPUT_TOKENS:
-            return usage.output_tokens
-        case _:
-            assert_never(unit)
+    return amounts(requests, usage)[UNITS.index(unit)]
 
 
 class UsageEvent(msgspec.Struct, frozen=True, gc=False, array_like=True):

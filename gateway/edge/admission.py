@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from gateway.domain.accounts import Caller
 from gateway.domain.decisions import Admitted, Line, Missing, Refused, Reservation, Skewed, Stale
 from gateway.domain.faults import LIMITER_UNAVAILABLE, UNKNOWN_TIER, Fault
-from gateway.domain.usage import Usage, amount
+from gateway.domain.usage import Usage
 from gateway.edge.exchange import Exchange
 from gateway.edge.hydration import Hydration
 from gateway.identity.directory import Directory
@@ -66,20 +66,11 @@ class Admission:
             account_id=caller.account_id,
             version=caller.version,
             lines=tuple(
-                Line(line.name, line.start_s, line.end_s, line.maximum, amount(unit, 1, estimate), line.remedy)
-                for unit, line in zip(plan.units, frame.lines, strict=True)
+                [
+                    Line(line.name, line.start_s, line.end_s, line.maximum, asked, line.remedy)
+                    for line, asked in zip(frame.lines, plan.amounts(1, estimate), strict=True)
+                ]
             ),
             concurrency=plan.concurrency,
             lease_ms=self._lease_ms,
         )
-
-
-def used_after(exchange: Exchange, requests: int, usage: Usage) -> tuple[int, ...]:
-    """The counts once this request's hold is replaced by `requests` and `usage`."""
-    asked, plan = exchange.reservation, exchange.plan
-    if asked is None or plan is None or not exchange.holding:
-        return exchange.used
-    return tuple(
-        max(0, count - line.amount + amount(unit, requests, usage))
-        for unit, line, count in zip(plan.units, asked.lines, exchange.used, strict=True)
-    )

@@ -5,8 +5,7 @@ end here; nobody outside can claim to have been forwarded.
 """
 
 from gateway.domain.decisions import Line
-from gateway.domain.limits import Unit
-from gateway.snapshot import Frame, Plan, Target
+from gateway.snapshot import Frame, Target
 from gateway.upstream.transport import RawHeaders
 
 HOP_BY_HOP = frozenset(
@@ -104,26 +103,27 @@ def returned(headers: RawHeaders, target: Target) -> RawHeaders:
     return out
 
 
-def limit_headers(plan: Plan, frame: Frame, used: tuple[int, ...], now_s: int, *, plain: bool) -> RawHeaders:
+def limit_headers(frame: Frame, used: tuple[int, ...], now_s: int, *, plain: bool) -> RawHeaders:
     """The caller's limits: `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers, list form), and
     for the tightest limit on requests and on tokens the `x-ratelimit-*` that OpenAI's clients know; on plain routes
     also the bare `x-ratelimit-limit`, `-remaining` and `-reset` (seconds).
     """  # noqa: D205
-    if not frame.lines:
+    lines = frame.lines
+    if not lines:
         return []
-    states: list[str] = []
-    tightest: dict[Unit, tuple[int, Line]] = {}
-    for unit, line, count in zip(plan.units, frame.lines, used, strict=True):
-        remaining = max(0, line.maximum - count)
-        states.append(f'"{line.name}";r={remaining};t={line.end_s - now_s}')
-        if unit not in tightest or remaining < tightest[unit][0]:
-            tightest[unit] = (remaining, line)
+    left = [max(0, line.maximum - count) for line, count in zip(lines, used, strict=True)]
+    states = [
+        f"{item}{remaining};t={line.end_s - now_s}"
+        for item, remaining, line in zip(frame.items, left, lines, strict=True)
+    ]
     headers = [(b"ratelimit-policy", frame.policy), (b"ratelimit", ", ".join(states).encode())]
-    for unit, names in _NAMES:
-        if unit in tightest:
-            headers += _state(names, *tightest[unit], now_s, b"s")
-    if plain and Unit.REQUESTS in tightest:
-        headers += _state(_PLAIN_NAMES, *tightest[Unit.REQUESTS], now_s, b"")
+    for places, names in ((frame.requests, _REQUESTS), (frame.tokens, _TOKENS)):
+        if places:
+            place = places[0] if len(places) == 1 else min(places, key=left.__getitem__)
+            headers += _state(names, left[place], lines[place], now_s, b"s")
+    if plain and frame.requests:
+        place = min(frame.requests, key=left.__getitem__)
+        headers += _state(_PLAIN, left[place], lines[place], now_s, b"")
     return headers
 
 
@@ -134,8 +134,6 @@ def _state(
     return (limit, b"%d" % line.maximum), (left, b"%d" % remaining), (reset, b"%d%b" % (line.end_s - now_s, suffix))
 
 
-_NAMES = (
-    (Unit.REQUESTS, (b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests")),
-    (Unit.TOKENS, (b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens")),
-)
-_PLAIN_NAMES = (b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset")
+_REQUESTS = (b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests")
+_TOKENS = (b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens")
+_PLAIN = (b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset")

@@ -5,7 +5,6 @@ it. A refusal is an answer, not an error; everything that can't be served is a F
 """
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -22,14 +21,13 @@ from gateway.edge.headers import forwarded, token_of
 from gateway.edge.relay import Relay
 from gateway.edge.reply import send_fault, send_refusal
 from gateway.edge.request_body import PASSING_BYTES, announced_bytes, pass_on, read_whole
+from gateway.edge.request_id import new_request_id
 from gateway.edge.settling import Settling
 from gateway.identity.directory import Directory
 from gateway.metering.ratio import Ratios
 from gateway.snapshot import Route, Snapshot
 from gateway.telemetry.record import RequestRecord
 from gateway.upstream.transport import Answer
-
-RANDOM_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +144,6 @@ class Proxy:
             await self.relay.settle_stream(exchange, Outcome.CLIENT_GONE, 1)
         if not exchange.gone:
             raise asyncio.CancelledError
-
-
-def new_request_id() -> str:
-    """Unique, not to be guessed, and rising with time (milliseconds, then 64 random bits), so that the ledger's index
-    grows at its end.
-    """  # noqa: D205
-    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(RANDOM_BYTES).hex()}"
 
 
 def _body_of(ask: Ask | None, body: bytes | AsyncIterator[bytes]) -> bytes | AsyncIterator[bytes]:

@@ -18,11 +18,9 @@ JSON = (b"content-type", b"application/json")
 def state_headers(exchange: Exchange) -> RawHeaders:
     """The request id, and where the caller's limits stand as far as they are known."""
     headers: RawHeaders = [(b"x-request-id", exchange.request_id.encode())]
-    if exchange.used and exchange.plan is not None and exchange.frame is not None:
+    if exchange.used and exchange.frame is not None:
         now_s = exchange.admitted_ms // 1000
-        headers += limit_headers(
-            exchange.plan, exchange.frame, exchange.used, now_s, plain=exchange.dialect.name == "plain"
-        )
+        headers += limit_headers(exchange.frame, exchange.used, now_s, plain=exchange.dialect.name == "plain")
     return headers
 
 

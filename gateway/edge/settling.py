@@ -9,8 +9,7 @@ import time
 import msgspec
 
 from gateway.domain.decisions import Settlement
-from gateway.domain.usage import CountedBy, Outcome, Usage, UsageEvent, amount
-from gateway.edge.admission import used_after
+from gateway.domain.usage import CountedBy, Outcome, Usage, UsageEvent
 from gateway.edge.exchange import Exchange
 from gateway.metering.ratio import Ratios
 from gateway.metering.tokenizer import Tokenizer
@@ -38,14 +37,17 @@ class Settling:
         record.cached_tokens, record.reasoning_tokens = usage.cached_tokens, usage.reasoning_tokens
         if counted_by is CountedBy.UPSTREAM and exchange.ask is not None:
             self._ratios.learn(record.model, exchange.ask.prompt_bytes, usage.input_tokens)
-        exchange.used = used_after(exchange, requests, usage)
+        amounts = plan.amounts(requests, usage)
+        exchange.used = tuple(
+            [
+                max(0, count - line.amount + amount)
+                for count, line, amount in zip(exchange.used, asked.lines, amounts, strict=True)
+            ]
+        )
         exchange.holding = False
         event = _pack(_event(exchange, usage, counted_by, outcome, requests))
-        amounts = tuple(
-            (line.name, line.start_s, amount(unit, requests, usage))
-            for unit, line in zip(plan.units, asked.lines, strict=True)
-        )
-        self._limiter.settle(Settlement(exchange.request_id, asked.account_id, amounts, event))
+        settled = tuple([(line.name, line.start_s, amount) for line, amount in zip(asked.lines, amounts, strict=True)])
+        self._limiter.settle(Settlement(exchange.request_id, asked.account_id, settled, event))
 
     def give_back(self, exchange: Exchange, outcome: Outcome) -> None:
         """Settle a request that cost the caller nothing, as nothing was done for it."""

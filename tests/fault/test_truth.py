@@ -1,0 +1,142 @@
+"""Nothing is over and nothing is lost: 500 answers at once over four worker processes, against an upstream that keeps
+its own count, with callers who leave and answers that break.
+
+The tree is started once; each seed has accounts of its own.
+"""  # noqa: D205
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import pytest
+import pytest_asyncio
+
+from gateway.domain.limits import Tier
+from gateway.settings.load import load
+from gateway.settings.tiers import tier_of
+from tests.support.truth_caller import Caller
+from tests.support.truth_gateway import Tollway
+from tests.support.truth_story import Story, draw
+from tests.support.truth_upstream import TrueUpstream, true_upstream
+from tests.support.truth_verdict import books, live, most_at_once, sums, windows
+from tests.support.until import until
+
+CALLERS = {"wide": 520, "counted": 50, "metered": 40, "narrow": 40, "tight": 40}
+"""Callers who ask at once, each with a connection of its own, by the tier of their account."""
+
+ROUNDS = {"wide": 2, "counted": 3, "metered": 5, "narrow": 6, "tight": 6}
+"""How often each of them asks: the first time all at once, then as answers end, so that slots and windows are fought
+for while others are given back."""
+
+AT_ONCE = 500
+
+
+@dataclass(slots=True)
+class Stage:
+    """The running tree, its upstream, and the tiers as the gateway has them."""
+
+    tollway: Tollway
+    upstream: TrueUpstream
+    tiers: dict[str, Tier]
+
+
+@dataclass(slots=True)
+class Run:
+    """One seed's run: its accounts by tier, and its stories by account."""
+
+    rng: random.Random
+    seed: int
+    accounts: dict[str, str]
+    keys: dict[str, str] = field(default_factory=dict)
+    stories: dict[str, list[Story]] = field(default_factory=dict)
+
+    def story(self, upstream: TrueUpstream, account: str) -> Story:
+        """A new request of the account."""
+        mine = self.stories.setdefault(account, [])
+        story = draw(self.rng, account, f"{account}-{len(mine)}")
+        mine.append(story)
+        upstream.stories[story.name] = story
+        return story
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    """Started once for all seeds of this process."""
+    async with true_upstream() as upstream:
+        tollway = Tollway(tmp_path_factory.mktemp("truth"), upstream.port)
+        settings = load(tollway.file, {})
+        tiers = {name: tier_of(name, tier) for name, tier in settings.tiers.items()}
+        with tollway:
+            yield Stage(tollway, upstream, tiers)
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("seed", range(20))
+async def test_nothing_is_over_and_nothing_is_lost(stage: Stage, seed: int) -> None:
+    """D1, A8, B9: at any concurrency over any number of workers, no window passes its limit by the upstream's own
+    count, no more run at once than the tier allows, and the ledger holds one true event for each answer. Whoever pays
+    for the upstream is hurt if the first breaks, whoever is billed if the second does.
+    """  # noqa: D205
+    run = Run(random.Random(seed), seed, {tier: f"s{seed}-{tier}" for tier in CALLERS})
+    run.keys = await stage.tollway.accounts({account: tier for tier, account in run.accounts.items()})
+
+    await play(stage, run)
+    await settled(stage)
+
+    events = stage.tollway.events(set(run.keys))
+    for tier, account in run.accounts.items():
+        stories, mine = run.stories[account], [event for event in events if event.account_id == account]
+        assert books(stories, mine) == []
+        assert windows(stage.tiers[tier], stories, mine) == []
+        assert live(stage.tiers[tier], await stage.tollway.counters(account), mine) == []
+        concurrency = stage.tiers[tier].concurrency
+        assert concurrency is None or most_at_once(stories) <= concurrency
+        assert {story.status for story in stories} >= ({200} if tier == "wide" else {200, 429})
+    assert stage.tollway.sums("usage_hourly", set(run.keys)) == sums(events)
+    assert stage.tollway.sums("usage_daily", set(run.keys)) == sums(events)
+    assert stage.tollway.set_aside() == 0
+    assert stage.upstream.unknown == []
+    at_once = most_at_once([story for stories in run.stories.values() for story in stories])
+    assert at_once >= AT_ONCE
+
+
+async def play(stage: Stage, run: Run) -> None:
+    """All callers ask; once each is refused or runs, the upstream begins to answer, and all ask on."""
+    stage.upstream.gate.clear()
+    callers = [
+        asyncio.create_task(call(stage, run, account, ROUNDS[tier]))
+        for tier, account in run.accounts.items()
+        for _ in range(CALLERS[tier])
+    ]
+
+    async def decided() -> bool:
+        asked = [story for stories in run.stories.values() for story in stories]
+        return len(asked) == len(callers) and all(story.arrivals or story.over for story in asked)
+
+    await until(decided, within_s=20)
+    stage.upstream.gate.set()
+    async with asyncio.timeout(20):
+        await asyncio.gather(*callers)
+
+
+async def call(stage: Stage, run: Run, account: str, rounds: int) -> None:
+    """One caller's requests, on one connection while it lasts."""
+    caller = Caller(stage.tollway.port, run.keys[account])
+    try:
+        for _ in range(rounds):
+            await caller.ask(run.story(stage.upstream, account), stage.upstream.gate)
+            await stage.upstream.gate.wait()
+            await asyncio.sleep(run.rng.random() / 10)
+    finally:
+        caller.close()
+
+
+async def settled(stage: Stage) -> None:
+    """Everything has reached the ledger: no hold, no lease, no event on its way."""
+
+    async def empty() -> bool:
+        return not any((await stage.tollway.left_over()).values())
+
+    await until(empty, within_s=20)

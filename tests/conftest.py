@@ -1,3 +1,16 @@
-"""Fixtures that every test may ask for by name."""
+"""Fixtures that every test may ask for by name, and the event loop that production runs on."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import pytest
+import uvloop
 
 pytest_plugins = ["tests.support.valkey", "tests.support.limiters", "tests.support.ledgers"]
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Every asynchronous test runs on uvloop."""
+    return {"uvloop": uvloop.new_event_loop}

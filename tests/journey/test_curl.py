@@ -26,9 +26,11 @@ async def raw_socket(port: int, path: str, key: str) -> AsyncIterator[asyncio.St
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-length: {len(BODY)}\r\n\r\n"
     writer.write((head + BODY).encode())
-    yield reader
-    writer.close()
-    await writer.wait_closed()
+    try:
+        yield reader
+    finally:
+        writer.close()
+        await writer.wait_closed()
 
 
 @contextlib.asynccontextmanager
@@ -37,8 +39,13 @@ async def curl(port: int, path: str, key: str) -> AsyncIterator[asyncio.StreamRe
     words = ("-sN", f"http://127.0.0.1:{port}{path}", "-H", f"Authorization: Bearer {key}", "-d", BODY)
     process = await asyncio.create_subprocess_exec(CURL, *words, stdout=PIPE)
     assert process.stdout is not None
-    yield process.stdout
-    assert await process.wait() == 0
+    try:
+        yield process.stdout
+        assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 READERS: list[Callable[[int, str, str], AbstractAsyncContextManager[asyncio.StreamReader]]] = [raw_socket]
@@ -60,7 +67,7 @@ async def test_every_event_is_shown_before_the_next_is_sent(
     async with sdk_upstream(said(*WORDS, paced=True)) as upstream, stand(tmp_path, valkey, upstream.port) as here:
         async with asyncio.timeout(20), read(here.port, path, await here.account()) as answer:
             for seen in range(1, len(WORDS) + 3):
-                event = await answer.readuntil(b"}]")
+                event = await answer.readuntil(b"}]")  # where the choices of a chunk end
                 assert b'"choices"' in event
                 assert len(upstream.chunks) == seen
                 upstream.go_on.release()

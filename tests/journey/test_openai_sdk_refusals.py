@@ -108,9 +108,11 @@ async def test_a_full_window_is_retried_after_exactly_its_end(
             await sdk.chat.completions.create(model="m", messages=HELLO)
             raw = await sdk.chat.completions.with_raw_response.create(model="m", messages=HELLO)
         asked_s, waited_s = overheard.retried_after_s()
+        event = await here.event(raw.headers["x-request-id"])
 
         assert overheard.statuses == [200, 429, 200]
         assert raw.retries_taken == 1
+        assert event.admitted_ms % 60_000 < 1_500, "it came back in the first second that had room"
         assert 1 <= asked_s <= 5
         assert asked_s <= waited_s <= asked_s + 1.5
         assert upstream.arrived_s[1] - overheard.answers[1][0] >= asked_s

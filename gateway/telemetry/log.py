@@ -17,6 +17,7 @@ import structlog
 
 from gateway.telemetry.line_writer import LineWriter
 from gateway.telemetry.redaction import FORBIDDEN_FIELDS, redact
+from gateway.telemetry.request_line import RequestLine
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 """The log for everything but requests: `log.warning("flush_failed", rows=12)`. Events are words joined by `_`."""
@@ -89,10 +90,13 @@ def _level(number: int) -> int:
 
 
 def _json_line(logger: Any, level: str, event: Fields) -> bytes:
-    record: dict[str, Any] | None = event.get("record")
+    record: RequestLine | None = event.get("record")
     if record is not None:  # a request's fields: known names in order, and foreign texts are redacted already
-        record["time"], record["level"] = _now(), level
-        return _encode_any(record) + b"\n"
+        record.time, record.level = _now(), level
+        try:
+            return _encode(record) + b"\n"
+        except UnicodeEncodeError:  # lone surrogates
+            return _encode_any(msgspec.structs.asdict(record)) + b"\n"
     if "exc_info" in event:
         event = structlog.processors.format_exc_info(logger, level, event)
     line = {"time": _now(), "level": level, "event": event.pop("event", "")}
@@ -118,7 +122,9 @@ def _without_forbidden(_logger: Any, _level: str, event: Fields) -> Fields:
 
 
 def _stamped(_logger: Any, level: str, event: Fields) -> Fields:
-    event.update(event.pop("record", {}))
+    record: RequestLine | None = event.pop("record", None)
+    if record is not None:
+        event.update({name: value for name, value in msgspec.structs.asdict(record).items() if value})
     event["level"] = level
     event["timestamp"] = _now()
     event.pop("time", None)

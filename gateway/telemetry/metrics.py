@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gateway.telemetry import catalogue, log, snapshot
 from gateway.telemetry.record import RequestRecord
-from gateway.telemetry.request_line import outcome_of, request_fields
+from gateway.telemetry.request_line import outcome_of, request_line
 from gateway.telemetry.snapshot import Key, Snapshot
 
 _MODELS = 200
@@ -137,9 +137,9 @@ class Telemetry:
         """Count the request and log its line: `warning` where it ended in 5xx, else `info`. Never raises."""
         self.metrics.observe(record)
         if record.status >= 500:
-            self._log.warning("request", record=request_fields(record))
+            self._log.warning("request", record=request_line(record))
         elif self._log_requests:
-            self._log.info("request", record=request_fields(record))
+            self._log.info("request", record=request_line(record))
 
 
 def _add(slots: dict[Key, float], key: Key, amount: float) -> None:

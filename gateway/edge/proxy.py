@@ -139,9 +139,9 @@ class Proxy:
         """The client left, or the server is stopping for good: charge what was seen."""
         if exchange.gone and exchange.task is not None:
             exchange.task.uncancel()
-        exchange.record.outcome = Outcome.CLIENT_GONE.value
         if exchange.holding:
             await self.relay.settle_stream(exchange, Outcome.CLIENT_GONE, 1)
+        exchange.record.outcome = exchange.record.outcome or Outcome.CLIENT_GONE.value
         if not exchange.gone:
             raise asyncio.CancelledError
 

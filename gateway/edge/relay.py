@@ -7,6 +7,7 @@ read of anything else.
 
 import time
 
+from gateway.dialects.dialect import StreamReader
 from gateway.domain.faults import UPSTREAM_DENIED, Fault
 from gateway.domain.usage import CountedBy, Outcome, Usage
 from gateway.edge.departure import Departures
@@ -89,19 +90,21 @@ class Relay:
                 if data := reader.feed(data):
                     record.chunks += 1
                     record.response_bytes += len(data)
+                    if reader.finished and exchange.holding:
+                        # A caller may leave, or ask again, as soon as it has read the terminator.
+                        await self.settle_stream(exchange, *_outcome_of_stream(answer.status, reader))
                     await send({"type": "http.response.body", "body": data, "more_body": True})
         except Fault as error:
             fault = error
         tail = reader.end()
-        outcome, requests = outcome_of(answer.status)
+        outcome, requests = _outcome_of_stream(answer.status, reader)
         if fault is not None and not reader.finished:
             record.fault, record.detail = fault.kind.code, fault.internal
             # In place of what the reader held back: the half of an event is of no use to a client.
             tail = exchange.dialect.stream_fault(fault, exchange.request_id)
             outcome = Outcome.UPSTREAM_CUT
-        elif reader.error_seen:
-            outcome = Outcome.UPSTREAM_ERROR
-        await self.settle_stream(exchange, outcome, requests)
+        if exchange.holding:
+            await self.settle_stream(exchange, outcome, requests)
         record.response_bytes += len(tail)
         exchange.over = True
         await send({"type": "http.response.body", "body": tail})
@@ -150,6 +153,11 @@ def outcome_of(status: int) -> tuple[Outcome, int]:
     if status >= 500 or status in NOT_THE_CALLERS:
         return Outcome.UPSTREAM_ERROR, 0
     return Outcome.CLIENT_ERROR, 1
+
+
+def _outcome_of_stream(status: int, reader: StreamReader) -> tuple[Outcome, int]:
+    outcome, requests = outcome_of(status)
+    return (Outcome.UPSTREAM_ERROR if reader.error_seen else outcome), requests
 
 
 def _body_of(headers: RawHeaders) -> tuple[bytes, bytes, int | None]:

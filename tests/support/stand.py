@@ -55,9 +55,10 @@ CHAT = "/v1/chat/completions"
 class Stand:
     """A running gateway. `client` speaks to it; `keys` by account id."""
 
-    def __init__(self, deployment: Deployment, ledger: Ledger, port: int) -> None:
+    def __init__(self, deployment: Deployment, ledger: Ledger, gateway: Gateway, port: int) -> None:
         self.deployment = deployment
         self.ledger = ledger
+        self.gateway = gateway
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.client = httpx.AsyncClient(base_url=self.url, timeout=20, trust_env=False)
@@ -114,7 +115,7 @@ async def stand(
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     await server.startup([listening])
-    here = Stand(deployment, ledger, listening.getsockname()[1])
+    here = Stand(deployment, ledger, gateway, listening.getsockname()[1])
     try:
         yield here
     finally:

@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from gateway.cli.verbs import add_file
 from gateway.metering.tokenizer import Tokenizer, TokenizerError, install, vocabulary_path
 from gateway.settings.load import SettingsError, load
 from gateway.settings.model import Settings
@@ -19,7 +20,7 @@ _FAILED, _MISTAKEN = 1, 2
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to do, and where."""
     parser.add_argument("action", choices=("install", "show"), help="fetch the vocabulary once, or check it")
-    parser.add_argument("--config", default="gateway.yaml", type=Path, help="settings file; default: gateway.yaml")
+    add_file(parser)
     parser.add_argument("--encoding", default="", help="default: metering.encoding of the settings")
     parser.add_argument("--directory", type=Path, help="default: metering.tokenizer_dir of the settings")
 
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     encoding, directory = args.encoding, args.directory
     if not encoding or directory is None:
         try:
-            settings = load(args.config, os.environ)
+            settings = load(args.file, os.environ)
         except SettingsError as error:
             print(error, file=sys.stderr)
             return _MISTAKEN

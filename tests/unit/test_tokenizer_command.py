@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import tiktoken
 
+from gateway.__main__ import main
 from gateway.cli import tokenizer as command
 from gateway.metering.tokenizer import Tokenizer, TokenizerError, install
+from gateway.settings.data_files import data_file
 from tests.support.encoding import NAME, install_tiny, tiny_encoding
 
 
@@ -68,5 +70,15 @@ def test_broken_settings_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[
     config = tmp_path / "gateway.yaml"
     config.write_text("metering: {encodin: x}\n", encoding="utf-8")
 
-    assert _run("show", "--config", config) == 2
+    assert _run("show", "--file", config) == 2
     assert "encodin" in capsys.readouterr().err
+
+
+def test_the_settings_are_those_of_every_other_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--file` before the command counts here too: else the vocabulary lands where the gateway never looks."""
+    settings = data_file("config", "gateway.yaml").read_text(encoding="utf-8")
+    file = tmp_path / "other.yaml"
+    file.write_text(settings.replace("${TOLLWAY_TOKENIZER_DIR:-}", str(tmp_path / "words")), encoding="utf-8")
+
+    assert main(["--file", str(file), "tokenizer", "show"]) == 1
+    assert str(tmp_path / "words" / "o200k_base.vocabulary") in capsys.readouterr().err

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -111,6 +112,8 @@ def test_the_sdk_example_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     with Serving(tmp_path) as served:
         lines = example.replace("http://127.0.0.1:8080", served.url).replace("tw_…", served.key)
         assert lines.count(served.url) == lines.count(served.key) == 1
-        exec(compile(lines, "README.md", "exec"), {})
+        names: dict[str, Any] = {}
+        exec(compile(lines, "README.md", "exec"), names)
+        names["client"].close()
 
     assert "Hello, toll road!" in capsys.readouterr().out

@@ -23,6 +23,11 @@ NOT_THE_CALLERS = frozenset({401, 402, 403, 407, 408, 429})
 
 NO_CREDENTIAL = frozenset({401, 407})
 
+BODILESS = frozenset({204, 304})
+"""Have no body, whatever length they tell (RFC 9110 §15.3.5, §15.4.5). The server would wait for one as long as told,
+so the length isn't passed on; both may lack it.
+"""
+
 
 class Relay:
     """Sends answers on and settles their requests."""
@@ -52,7 +57,7 @@ class Relay:
     async def _whole(
         self, exchange: Exchange, answer: Answer, headers: RawHeaders, length: int | None, *, readable: bool
     ) -> None:
-        if exchange.record.method == "HEAD" or answer.status in {204, 304}:
+        if exchange.record.method == "HEAD" or answer.status in BODILESS:
             return await self._pass(exchange, answer, headers, length)
         body = await answer.read_all(self._buffered_bytes)
         if body is None:
@@ -121,7 +126,7 @@ class Relay:
     async def _pass(self, exchange: Exchange, answer: Answer, headers: RawHeaders, length: int | None) -> None:
         """A body that isn't looked into. Where it is cut, so is the client's connection."""
         record = exchange.record
-        if length is not None:
+        if length is not None and answer.status not in BODILESS:
             headers.append((b"content-length", b"%d" % length))
         await self._send_head(exchange, answer.status, headers)
         outcome, requests = outcome_of(answer.status)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 
 from gateway.domain.accounts import Caller
-from gateway.domain.decisions import Admitted, Line, Missing, Refused, Reservation, Skewed, Stale
+from gateway.domain.decisions import Admitted, Line, Missing, Refused, Reservation, Stale
 from gateway.domain.faults import LIMITER_UNAVAILABLE, UNKNOWN_TIER, Fault
 from gateway.domain.usage import Usage
 from gateway.edge.exchange import Exchange
@@ -36,12 +36,11 @@ class Admission:
 
     async def admit(self, exchange: Exchange, caller: Caller, token: bytes, estimate: Usage) -> Admitted | Refused:
         """Reserve one request and `estimate`; what was learned on the way stands in the exchange."""
-        now_ms = time.time_ns() // 1_000_000 + self._limiter.clock_offset_ms
         for _ in range(ATTEMPTS):
             plan = self._plans.get(caller.tier)
             if plan is None:
                 raise Fault(UNKNOWN_TIER, f"account {caller.account_id} is on tier {caller.tier}, which is not defined")
-            frame = plan.frame(now_ms // 1000)
+            frame = plan.frame(self._now_s())
             asked = self._reservation(exchange, caller, plan, frame, estimate)
             exchange.caller, exchange.plan, exchange.frame, exchange.reservation = caller, plan, frame, asked
             decision = await self._limiter.reserve(asked)
@@ -53,10 +52,13 @@ class Admission:
                 self._directory.forget(caller.account_id)
                 caller = await self._directory.identify(token)
             elif isinstance(decision, Missing):
-                await self._hydration.hydrate(caller.account_id, caller.version, plan, frame)
-            elif isinstance(decision, Skewed):
-                now_ms = decision.now_ms
+                # Before the answer the limiter's clock may not have been known: the frame is looked up again.
+                await self._hydration.hydrate(caller.account_id, caller.version, plan, plan.frame(self._now_s()))
         raise Fault(LIMITER_UNAVAILABLE, f"no decision for account {caller.account_id}: last answer {decision}")
+
+    def _now_s(self) -> int:
+        """Unix seconds by the limiter's clock, as its last answer told it."""
+        return (time.time_ns() // 1_000_000 + self._limiter.clock_offset_ms) // 1000
 
     def _reservation(
         self, exchange: Exchange, caller: Caller, plan: Plan, frame: Frame, estimate: Usage

@@ -48,7 +48,10 @@ class Hydration:
                 Counter(line.name, line.start_s, await self._used(account_id, unit, line))
                 for unit, line in zip(plan.units, frame.lines, strict=True)
             ]
-            if await self._limiter.hydrate(account_id, version, tuple(counters), expires_s, mark):
+            account = await self._ledger.account(account_id)
+            # Whoever asks may not know yet of a change that the limiter was told of before it lost its state.
+            newest = max(version, account.version)
+            if await self._limiter.hydrate(account_id, newest, tuple(counters), expires_s, mark):
                 return
         raise Fault(LIMITER_UNAVAILABLE, f"account {account_id} can't be hydrated: its usage keeps moving")
 

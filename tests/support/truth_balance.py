@@ -65,16 +65,27 @@ async def at_rest(here: Stand, valkey: ValkeyServer, *accounts: str) -> None:
     async def empty() -> bool:
         if gateway._departures.running or gateway._limiter.unsettled:
             return False
-        kinds = ((b"HLEN", b"holds"), (b"ZCARD", b"leases"), (b"XLEN", b"events"))
-        return all(
-            valkey.call(b"%b tw:{%d}:%b" % (count, partition, name)) == b":0\r\n"
-            for partition in range(PARTITIONS)
-            for count, name in kinds
-        )
+        return not any(count(valkey, kind) for kind in ("HLEN holds", "ZCARD leases", "XLEN events"))
 
     await until(empty)
     for account in accounts or ("acme",):
         await assert_counted(here, account)
+
+
+def count(valkey: ValkeyServer, kind: str) -> int:
+    """A size over all partitions: `XLEN events`, `HLEN holds` or `ZCARD leases`."""
+    command, key = kind.split()
+    replies = [valkey.call(f"{command} tw:{{{number}}}:{key}".encode()) for number in range(PARTITIONS)]
+    return sum(int(reply.strip().removeprefix(b":")) for reply in replies)
+
+
+async def flushed(valkey: ValkeyServer) -> None:
+    """Wait until every event that was settled is in the ledger."""
+
+    async def empty() -> bool:
+        return count(valkey, "XLEN events") == 0
+
+    await until(empty)
 
 
 async def assert_counted(here: Stand, account: str) -> None:

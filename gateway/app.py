@@ -62,6 +62,7 @@ class Gateway:
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
         self._backlog = 0
+        self._oldest_ms: int | None = None
         self._metrics = Metrics(deployment.worker)
         self._metrics_file = worker_file(deployment.metrics_dir, deployment.worker)
         self._metrics.take_over(self._metrics_file)
@@ -110,7 +111,9 @@ class Gateway:
             task.cancel()
         await asyncio.wait(self._tasks)
         try:
-            await self._flusher.drain(DRAIN_S)
+            left = await self._flusher.drain(DRAIN_S)
+            if left:
+                log.warning("usage_left_for_later", events=left)
         except Fault as fault:
             log.warning("usage_left_for_later", detail=fault.internal)
         for target in self._targets.values():
@@ -186,14 +189,25 @@ class Gateway:
         watch(catalogue.REQUESTS_RUNNING, lambda: len(running))
         watch(catalogue.STREAMS_OPEN, lambda: sum(exchange.record.streamed for exchange in running))
         watch(catalogue.LIMITER_CALLS, lambda: self._limiter.script_runs)
+        watch(catalogue.LIMITER_TIMEOUTS, lambda: self._link.timeouts)
+        watch(catalogue.FLUSH_LAG, self._flush_lag_s)
+        targets = self._targets.values()
+        watch(catalogue.CONNECTIONS_OPEN, lambda: sum(target.transport.connections()[0] for target in targets))
+        watch(catalogue.CONNECTIONS_IDLE, lambda: sum(target.transport.connections()[1] for target in targets))
         watch(catalogue.USAGE_BACKLOG, lambda: self._backlog)
         watch(catalogue.CLOCK_OFFSET, lambda: self._limiter.clock_offset_ms / 1000)
+
+    def _flush_lag_s(self) -> float:
+        if self._oldest_ms is None:
+            return 0.0
+        return max(0.0, (time.time_ns() // 1_000_000 + self._limiter.clock_offset_ms - self._oldest_ms) / 1000)
 
     async def _report(self) -> None:
         """Write this worker's metrics where the worker that is scraped finds them."""
         while True:
             with suppress(Fault, RedisError):
                 self._backlog = await self._stream.backlog()
+                self._oldest_ms = await self._stream.oldest_ms()
             self._write_metrics()
             await asyncio.sleep(REPORT_INTERVAL_S)
 

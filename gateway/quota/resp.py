@@ -44,7 +44,8 @@ class RedisLink:
     """One pipelined connection to a Redis server that mends itself.
 
     `url` as in `redis_address`; raises ValueError for one that can't be understood. Made and used inside one loop.
-    `at_connect` are calls made on every new connection, whose errors don't matter.
+    `at_connect` are calls made on every new connection, whose errors don't matter. `timeouts` counts the calls that
+    were not answered in time.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class RedisLink:
         self._keeper: asyncio.Task[None] | None = None
         self._first: asyncio.Future[None] | None = None
         self._trouble = "the link was not opened"
+        self.timeouts = 0
 
     @property
     def connected(self) -> bool:
@@ -123,6 +125,7 @@ class RedisLink:
             self._trouble = await wire.lost
         finally:
             self._wire = None
+            self.timeouts += wire.overdue
             wire.close(self._trouble)
 
     async def _connect(self) -> "_Wire":
@@ -157,6 +160,7 @@ class _Wire(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, timeout_s: float) -> None:
         self.lost: asyncio.Future[str] = loop.create_future()
         self.trouble: str | None = None
+        self.overdue = 0
         self._loop = loop
         self._timeout_s = timeout_s
         self._reader = hiredis.Reader(replyError=RedisError.of)
@@ -207,6 +211,7 @@ class _Wire(asyncio.Protocol):
             # Where the loop itself stood still, the call may have left only now.
             self._sweeper = self._loop.call_later(STALL_GRACE_S, self._sweep, True)
         else:
+            self.overdue = len(self._pending)
             self._fail(f"Redis did not answer within {self._timeout_s:g} s")
             self._transport.abort()
 

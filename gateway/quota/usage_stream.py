@@ -69,6 +69,13 @@ class RedisUsageStream:
         """Events that are not in the ledger yet, over all partitions."""
         return sum(await asyncio.gather(*[self._link.call("XLEN", key) for key in self._keys]))
 
+    async def oldest_ms(self) -> int | None:
+        """When the oldest event that is not in the ledger yet was settled: Unix ms by Redis; None without any."""
+        calls = [self._link.call("XRANGE", key, "-", "+", "COUNT", 1) for key in self._keys]
+        return min(
+            (int(entry[0][0].partition(b"-")[0]) for entry in await asyncio.gather(*calls) if entry), default=None
+        )
+
     async def _claim(self, owner: str, at_most: int) -> list[Entry]:
         """Entries of consumers that are idle too long; looked for a few times within that span."""
         entries: list[Entry] = []

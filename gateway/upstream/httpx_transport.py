@@ -256,6 +256,11 @@ class HttpxTransport:
                 return None
             raise _fault_of(error) from error
 
+    def connections(self) -> tuple[int, int]:
+        """See `transport.Transport`."""
+        pool = self._httpx._pool.connections  # noqa: SLF001  # httpx has no other way to ask
+        return len(pool), sum(connection.is_idle() for connection in pool)
+
     async def aclose(self) -> None:
         """See `transport.Transport`."""
         await self._httpx.aclose()

@@ -86,6 +86,10 @@ class LeanTransport:
             return answer
         raise _fault_of(answer)
 
+    def connections(self) -> tuple[int, int]:
+        """See `transport.Transport`."""
+        return self._pool.size()
+
     async def aclose(self) -> None:
         """See `transport.Transport`."""
         await self._pool.aclose()

@@ -81,6 +81,10 @@ class Pool:
             self._sweeping = None
         await asyncio.sleep(0)
 
+    def size(self) -> tuple[int, int]:
+        """Connections open, and of these idle."""
+        return len(self._connections), len(self._idle)
+
     def _is_full(self) -> bool:
         return len(self._connections) + self._opening >= self._max_connections
 

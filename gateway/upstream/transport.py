@@ -70,6 +70,10 @@ class Transport(Protocol):
         """
         ...
 
+    def connections(self) -> tuple[int, int]:
+        """How many connections are open, and how many of these wait for a request."""
+        ...
+
     async def aclose(self) -> None:
         """Close every connection."""
         ...

@@ -2,6 +2,7 @@
 --
 -- KEYS: account hash, holds hash, leases zset (not touched), events stream (not touched)
 -- ARGV[1]: msgpack [account_id, version, expires s, mark, then per limit: name, window start s, used]
+-- ARGV[2]: now in µs, 0 = the server's TIME
 -- Reply: 1 created or there already; 0 usage was settled since the mark was taken, so that the ledger has to be read
 --   again
 -- Invariants: written only if absent; live holds are counted in again; running = live holds.
@@ -9,6 +10,12 @@
 local call = cmsgpack.unpack(ARGV[1])
 local account_id, version, expires_s, mark = call[1], call[2], call[3], call[4]
 local FIRST, WIDTH, HOLD_FIRST, HOLD_WIDTH = 5, 3, 6, 5
+
+local now_us = tonumber(ARGV[2])
+if now_us == 0 then
+  local time = redis.call('TIME')
+  now_us = time[1] * 1000000 + time[2]
+end
 
 local state = redis.call('HMGET', KEYS[1], 'v', 'x')
 if state[1] then
@@ -35,7 +42,7 @@ for _, packed in ipairs(redis.call('HVALS', KEYS[2])) do
   end
 end
 
-local writes = {'v', version, 'n', running}
+local writes = {'v', version, 'n', running, 'h', math.floor(now_us / 1000)}
 for name, line in pairs(used) do
   local w = #writes
   writes[w + 1], writes[w + 2], writes[w + 3], writes[w + 4] = 's:' .. name, line[1], 'u:' .. name, line[2]

@@ -47,7 +47,9 @@ class Settling:
         exchange.holding = False
         event = _pack(_event(exchange, usage, counted_by, outcome, requests))
         settled = tuple([(line.name, line.start_s, amount) for line, amount in zip(asked.lines, amounts, strict=True)])
-        self._limiter.settle(Settlement(exchange.request_id, asked.account_id, settled, event))
+        self._limiter.settle(
+            Settlement(exchange.request_id, asked.account_id, settled, event, admitted_ms=exchange.admitted_ms)
+        )
 
     def give_back(self, exchange: Exchange, outcome: Outcome) -> None:
         """Settle a request that cost the caller nothing, as nothing was done for it."""

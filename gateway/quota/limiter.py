@@ -28,8 +28,9 @@ class Limiter(Protocol):
 
         A line whose window has rolled since is left alone. Where the hold is gone (the limiter's state was lost while
         the request ran) the amounts are charged in full, unless `again` says that an earlier attempt may have taken
-        it: then only the event is written, and the ledger takes each request id once. Retried until the limiter
-        answers; the future need not be awaited.
+        it: then only the event is written, and the ledger takes each request id once. Where the account was rebuilt
+        after `admitted_ms` as well, nobody but the ledger knows whether the amounts are in: its state is dropped, to
+        be rebuilt once more. Retried until the limiter answers; the future need not be awaited.
         """
         ...
 

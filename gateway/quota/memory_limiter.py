@@ -41,6 +41,7 @@ class _State(msgspec.Struct):
     running: int
     counters: dict[str, tuple[int, int]]
     expires_s: int
+    hydrated_ms: int
 
 
 class _Hold(msgspec.Struct, frozen=True):
@@ -91,6 +92,10 @@ class MemoryLimiter:
         """See `Limiter.settle`."""
         state = self._state(settlement.account_id, self._now())
         hold = self._holds.pop(settlement.request_id, None)
+        rebuilt = state is not None and 0 < settlement.admitted_ms < state.hydrated_ms
+        if settlement.event and settlement.again and hold is None and rebuilt:
+            del self._states[settlement.account_id]
+            state = None
         if settlement.event:
             number = next(self._entry_numbers)
             self.events[self._partition(settlement.account_id)][number] = settlement.event
@@ -135,7 +140,7 @@ class MemoryLimiter:
             for name, (start_s, amount) in hold.lines.items():
                 if name in used and used[name][0] == start_s:
                     used[name] = start_s, used[name][1] + amount
-        self._states[account_id] = _State(version, len(holds), used, expires_s)
+        self._states[account_id] = _State(version, len(holds), used, expires_s, self._now() // 1000)
         self._marks.pop(account_id, None)
         return True
 

@@ -47,6 +47,7 @@ class RedisLimiter:
     ) -> None:
         self.clock_offset_ms = 0
         self._link = link
+        self._now_us = now_us
         self._keyspace = Keyspace(namespace, partitions)
         self._loop = asyncio.get_running_loop()
         self._reserves = Batch(link, "reserve", self._tell_time, now_us)
@@ -115,7 +116,8 @@ class RedisLimiter:
             call += (counter.name, counter.start_s, counter.used)
         keys = self._keyspace.of(account_id)
         names = (keys.account, keys.holds, keys.leases, keys.events)
-        return bool(await self._run("hydrate", names, _pack(call)) == 1)
+        now_us = 0 if self._now_us is None else self._now_us()
+        return bool(await self._run("hydrate", names, _pack(call), now_us) == 1)
 
     async def peek(self, account_id: str) -> tuple[int, int, dict[str, tuple[int, int]]] | None:
         """See `Limiter.peek`."""
@@ -145,7 +147,8 @@ class RedisLimiter:
 
     def _try_settle(self, attempt: "_Attempt") -> None:
         settlement = attempt.settlement
-        call: list[str | int] = [settlement.request_id, int(settlement.again or attempt.number > 0)]
+        again = settlement.again or attempt.number > 0
+        call: list[str | int] = [settlement.request_id, int(again), settlement.admitted_ms]
         for name, start_s, amount in settlement.amounts:
             call += (name, start_s, amount)
         keys = self._keyspace.of(settlement.account_id)

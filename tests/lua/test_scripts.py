@@ -118,7 +118,7 @@ async def test_what_python_sends_is_what_the_header_says(link: RedisLink) -> Non
     assert _unpack(hydrated[5]) == [ACCOUNT, 1, expires_s, "", "tokens/day", start_s, 3]
     assert reserved[5] == settlement[5] == subject.clock.now_us
     assert _unpack(reserved[6]) == ["r1", ACCOUNT, 7, 4, 60_000, "tokens/day", start_s, start_s + 86_400, 9, 2]
-    assert _unpack(settlement[6]) == ["r1", 0, "tokens/day", start_s, 1]
+    assert _unpack(settlement[6]) == ["r1", 0, 0, "tokens/day", start_s, 1]
     assert settlement[7] == b"e"
 
 

@@ -136,10 +136,12 @@ def asked(request_id: str, *lines: Line, version: int = 1, concurrency: int = -1
     return Reservation(request_id, ACCOUNT, version, lines, concurrency)
 
 
-def settled(reservation: Reservation, *amounts: int, event: bytes = b"event", again: bool = False) -> Settlement:
+def settled(
+    reservation: Reservation, *amounts: int, event: bytes = b"event", again: bool = False, admitted_ms: int = 0
+) -> Settlement:
     """The settlement of a reservation, one true amount a line."""
     true = tuple((line.name, line.start_s, amount) for line, amount in zip(reservation.lines, amounts, strict=True))
-    return Settlement(reservation.request_id, reservation.account_id, true, event, again)
+    return Settlement(reservation.request_id, reservation.account_id, true, event, again, admitted_ms)
 
 
 def again(settlement: Settlement) -> Settlement:

@@ -13,13 +13,13 @@ import pytest
 from gateway.domain.usage import Outcome
 from tests.support.odd_peer import Script, Visit, always, odd_peer
 from tests.support.openai_wire import DONE, STREAM_HEAD, chunk, completion, framed, http, usage_chunk
-from tests.support.stand import CHAT, Stand, stand
-from tests.support.truth_balance import PROMPT, assert_counted, at_rest, bearer, events_of, flushed, head_of, post, wire
+from tests.support.stand import CHAT, SETTINGS, Stand, stand
+from tests.support.truth_balance import PROMPT, at_rest, bearer, count, events_of, flushed, head_of, post, wire
 from tests.support.until import until
 from tests.support.valkey import ValkeyServer
 
 TIERS = """
-  free: {limits: {requests: {hour: 1000}, tokens: {day: 100000, month: 1000000}}, concurrency: 100}
+  free: {limits: {requests: {hour: 1000}, tokens: {day: 100000, month: 1000000}}, concurrency: 200}
   tiny: {limits: {requests: {hour: 2}, tokens: {day: 1000}}}
 """
 REPLY = http(completion(prompt=9, output=4))
@@ -151,32 +151,46 @@ async def test_scripts_flushed_under_load_cost_nothing(tmp_path: Path, valkey: V
 
 
 async def test_a_busy_account_is_rebuilt_while_its_answers_end(tmp_path: Path, valkey: ValkeyServer) -> None:
-    """Redis is emptied while dozens of an account's answers run and end one by one: the next request waits for the
-    account to be rebuilt, and is served within seconds, not only once the last of them has ended.
+    """Redis is emptied while an account's answers run and end one by one, twenty a second: the next request waits for
+    the account to be rebuilt, and is served within seconds, not only once the last of them has ended.
     """  # noqa: D205
+    ends: list[asyncio.Event] = [asyncio.Event() for _ in range(60)]
+    waiting = iter(ends)
 
     async def slow(visit: Visit) -> None:
         while True:
             request = await visit.request()
-            if b'"stream": true' in request.body:
-                await asyncio.sleep(0.1 * (len(request.body) % 60))
+            if b'"slow"' in request.body:
+                await next(waiting).wait()
             await visit.say(REPLY)
 
-    async with odd_peer(slow) as peer, stand(tmp_path, valkey, peer.port, tiers=TIERS) as here:
+    settings = SETTINGS.replace("flush_interval_ms: 20", "flush_interval_ms: 200")
+    async with odd_peer(slow) as peer, stand(tmp_path, valkey, peer.port, tiers=TIERS, settings=settings) as here:
         key = await here.account()
         assert (await _ask(here, key)).status_code == 200
-        running = [
-            asyncio.create_task(
-                here.client.post(CHAT, json=PROMPT | {"stream": True, "user": "x" * number}, headers=bearer(key))
-            )
-            for number in range(60)
-        ]
-        await asyncio.sleep(0.3)
+        posts = [here.client.post(CHAT, json=PROMPT | {"user": "slow"}, headers=bearer(key)) for _ in ends]
+        running = [asyncio.create_task(post) for post in posts]
+        await until(_all_hold(valkey, len(ends)))
         valkey.call(b"FLUSHALL")
+        ending = asyncio.create_task(_one_by_one(ends))
+        await running[5]
         assert (await _ask(here, key)).status_code == 200
-        await asyncio.gather(*running)
+        assert not ending.done()
+        await asyncio.gather(ending, *running)
         await at_rest(here, valkey)
-        await assert_counted(here, "acme")
+
+
+async def _one_by_one(ends: list[asyncio.Event]) -> None:
+    for end in ends:
+        await asyncio.sleep(0.05)
+        end.set()
+
+
+def _all_hold(valkey: ValkeyServer, number: int) -> Callable[[], Awaitable[bool]]:
+    async def all_hold() -> bool:
+        return count(valkey, "HLEN holds") == number
+
+    return all_hold
 
 
 def _served(here: Stand, key: str) -> Callable[[], Awaitable[bool]]:

@@ -140,7 +140,11 @@ class Proxy:
         if exchange.gone and exchange.task is not None:
             exchange.task.uncancel()
         if exchange.holding:
-            await self.relay.settle_stream(exchange, Outcome.CLIENT_GONE, 1)
+            try:
+                await self.relay.settle_stream(exchange, Outcome.CLIENT_GONE, 1)
+            except asyncio.CancelledError:
+                self.relay.settle_at_once(exchange, Outcome.CLIENT_GONE, 1)
+                raise
         exchange.record.outcome = exchange.record.outcome or Outcome.CLIENT_GONE.value
         if not exchange.gone:
             raise asyncio.CancelledError

@@ -123,6 +123,12 @@ class Relay:
         usage, counted_by = await self._settling.count(exchange, reader.text() if reader is not None else "")
         self._settling.settle(exchange, usage, counted_by, outcome, requests)
 
+    def settle_at_once(self, exchange: Exchange, outcome: Outcome, requests: int) -> None:
+        """As `settle_stream`, for when there is no time left to have the text counted."""
+        reader = exchange.reader
+        usage = self._settling.estimated(exchange, reader.text() if reader is not None else "")
+        self._settling.settle(exchange, usage, CountedBy.ESTIMATE, outcome, requests)
+
     async def _pass(self, exchange: Exchange, answer: Answer, headers: RawHeaders, length: int | None) -> None:
         """A body that isn't looked into. Where it is cut, so is the client's connection."""
         record = exchange.record

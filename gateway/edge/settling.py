@@ -63,8 +63,14 @@ class Settling:
         tokens = await self._tokenizer.count(text) if text else None
         if tokens is not None:
             return Usage(exchange.estimate.input_tokens, tokens), CountedBy.TOKENIZER
-        output = self._ratios.tokens(ask.model, len(text.encode()))
-        return Usage(exchange.estimate.input_tokens, output), CountedBy.ESTIMATE
+        return self.estimated(exchange, text), CountedBy.ESTIMATE
+
+    def estimated(self, exchange: Exchange, text: str) -> Usage:
+        """As `count`, by the learned ratio alone, at once."""
+        ask = exchange.ask
+        if ask is None or ask.prompt_bytes == 0:
+            return Usage()
+        return Usage(exchange.estimate.input_tokens, self._ratios.tokens(ask.model, len(text.encode())))
 
 
 def _event(exchange: Exchange, usage: Usage, counted_by: CountedBy, outcome: Outcome, requests: int) -> UsageEvent:

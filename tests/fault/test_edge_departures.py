@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.domain.usage import CountedBy, Outcome
+from gateway.metering.tokenizer import Tokenizer
 from tests.support.odd_peer import Script, Visit, odd_peer
 from tests.support.openai_wire import DONE, STREAM_HEAD, chunk, completion, framed, http, usage_chunk
 from tests.support.stand import CHAT, Stand, stand
@@ -187,3 +188,40 @@ def _running(here: Stand) -> Callable[[], Awaitable[bool]]:
         return bool(here.gateway._departures.running)
 
     return running
+
+
+async def test_a_stop_that_cannot_wait_for_the_tokenizer_loses_nothing(
+    tmp_path: Path, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that stops for good cancels what runs, more than once, while the text seen is still being counted: it
+    is charged by its length, never dropped.
+    """  # noqa: D205
+    counting = asyncio.Event()
+
+    async def never(self: Tokenizer, text: str) -> int | None:
+        counting.set()
+        await asyncio.get_running_loop().create_future()
+        return None
+
+    async def endless(visit: Visit) -> None:
+        await visit.request()
+        await visit.say(STREAM_HEAD, framed(chunk("word ")), framed(chunk("word ")))
+        await visit.client_gone()
+
+    monkeypatch.setattr(Tokenizer, "count", never)
+    async with odd_peer(endless) as peer, stand(tmp_path, valkey, peer.port) as here:
+        key = await here.account()
+        async with wire(here) as (reader, writer):
+            writer.write(post(key, stream=True))
+            await head_of(reader)
+            await reader.readuntil(b"word ")
+            await reader.readuntil(b"word ")
+            (exchange,) = here.gateway._departures.running
+            assert exchange.task is not None
+            exchange.task.cancel()
+            await counting.wait()
+            exchange.task.cancel()
+            await at_rest(here, valkey)
+        (event,) = await events_of(here.ledger)
+        assert (event.counted_by, event.requests) == (CountedBy.ESTIMATE, 1)
+        assert event.output_tokens >= 2

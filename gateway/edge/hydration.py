@@ -18,7 +18,11 @@ from gateway.snapshot import Frame, Plan
 PATIENCE_S = 2.0
 """How long a request waits for the flusher to pass what the stream held."""
 
-ATTEMPTS = 5
+LONGEST_S = 5.0
+"""How long an account is tried for whose answers keep ending: each settlement between the reading of the ledger and the
+writing of the counters means to read again.
+"""
+
 GRACE_S = 86_400
 """How long the counters outlive their longest window."""
 
@@ -36,13 +40,20 @@ class Hydration:
         load = self._loading.get(account_id)
         if load is None:
             load = self._loading[account_id] = asyncio.create_task(self._load(account_id, version, plan, frame))
-            load.add_done_callback(lambda _: self._loading.pop(account_id))
+            load.add_done_callback(lambda done: self._loaded(account_id, done))
         # A caller who leaves must not stop the load that others wait for.
         await asyncio.shield(load)
 
+    def _loaded(self, account_id: str, load: asyncio.Task[None]) -> None:
+        del self._loading[account_id]
+        if not load.cancelled():
+            load.exception()  # marks it as seen, where every caller has left
+
     async def _load(self, account_id: str, version: int, plan: Plan, frame: Frame) -> None:
         expires_s = max((line.end_s for line in frame.lines), default=frame.end_s) + GRACE_S
-        for _ in range(ATTEMPTS):
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + LONGEST_S
+        while loop.time() < deadline_s:
             mark = await self._limiter.flushed_mark(account_id, PATIENCE_S)
             counters = [
                 Counter(line.name, line.start_s, await self._used(account_id, unit, line))

@@ -63,7 +63,8 @@ def _is_true(story: Story, event: UsageEvent) -> bool:
 def windows(tier: Tier, stories: Iterable[Story], events: Iterable[UsageEvent]) -> list[str]:
     """No window of an account's past its limit, by the upstream's count and by the answers that callers got.
 
-    Nor by the ledger's, where an answer that nobody counted is taken to be no larger than what was held for it.
+    Nor by the ledger's, where an answer that nobody counted is taken to be no larger than what was held for it. What
+    an upstream made for a caller who had left, and nobody saw, is beyond the bound.
     """
     true = {story.request_id: story for story in stories if story.arrivals}
     spent: defaultdict[tuple[str, int, str], int] = defaultdict(int)
@@ -75,7 +76,7 @@ def windows(tier: Tier, stories: Iterable[Story], events: Iterable[UsageEvent]) 
                 spent[limit.name, start_s, "upstream"] += int(story is not None and story.status == 200)
                 spent[limit.name, start_s, "ledger"] += event.requests
             else:
-                spent[limit.name, start_s, "upstream"] += story.true_tokens if story is not None else 0
+                spent[limit.name, start_s, "upstream"] += _true_tokens(story, event) if story is not None else 0
                 counted = event.input_tokens + event.output_tokens
                 spent[limit.name, start_s, "ledger"] += min(counted, event.estimated_tokens)
     maximum = {limit.name: limit.maximum for limit in tier.limits}
@@ -84,6 +85,10 @@ def windows(tier: Tier, stories: Iterable[Story], events: Iterable[UsageEvent]) 
         for (name, start_s, counted_by), used in spent.items()
         if used > maximum[name]
     ]
+
+
+def _true_tokens(story: Story, event: UsageEvent) -> int:
+    return story.prompt_tokens + story.seen if event.outcome is Outcome.CLIENT_GONE else story.true_tokens
 
 
 def most_at_once(stories: Iterable[Story]) -> int:

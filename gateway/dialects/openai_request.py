@@ -57,14 +57,7 @@ def read_request(body: bytes) -> Ask:
         raise Fault(INVALID_BODY, str(error), public=_explain(error)) from None
     choices = max(1, request.n or 1, request.best_of or 1)
     streamed = request.stream is True
-    ask = Ask(
-        model=request.model or "",
-        streamed=streamed,
-        prompt_bytes=text_bytes(body),
-        max_output=_max_output(request, choices),
-        choices=choices,
-        body=body,
-    )
+    ask = Ask(request.model or "", streamed, text_bytes(body), _max_output(request, choices), choices, body)
     if not streamed or not (bytes(request.messages) or bytes(request.prompt)):
         return ask
     return _asking_for_usage(ask, request.stream_options)

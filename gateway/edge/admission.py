@@ -18,6 +18,7 @@ from gateway.identity.directory import Directory
 from gateway.quota.limiter import Limiter
 from gateway.snapshot import Frame, Plan
 
+DECIDED = (Admitted, Refused)
 ATTEMPTS = 8
 """Answers of the kind "ask again" before giving up: each one has told something new, so more means a fault."""
 
@@ -44,7 +45,7 @@ class Admission:
             asked = self._reservation(exchange, caller, plan, frame, estimate)
             exchange.caller, exchange.plan, exchange.frame, exchange.reservation = caller, plan, frame, asked
             decision = await self._limiter.reserve(asked)
-            if isinstance(decision, Admitted | Refused):
+            if isinstance(decision, DECIDED):
                 exchange.used, exchange.admitted_ms = decision.used, decision.now_ms
                 exchange.holding = isinstance(decision, Admitted)
                 return decision
@@ -63,16 +64,10 @@ class Admission:
     def _reservation(
         self, exchange: Exchange, caller: Caller, plan: Plan, frame: Frame, estimate: Usage
     ) -> Reservation:
+        lines = [
+            Line(line.name, line.start_s, line.end_s, line.maximum, asked, line.remedy)
+            for line, asked in zip(frame.lines, plan.amounts(1, estimate), strict=True)
+        ]
         return Reservation(
-            request_id=exchange.request_id,
-            account_id=caller.account_id,
-            version=caller.version,
-            lines=tuple(
-                [
-                    Line(line.name, line.start_s, line.end_s, line.maximum, asked, line.remedy)
-                    for line, asked in zip(frame.lines, plan.amounts(1, estimate), strict=True)
-                ]
-            ),
-            concurrency=plan.concurrency,
-            lease_ms=self._lease_ms,
+            exchange.request_id, caller.account_id, caller.version, tuple(lines), plan.concurrency, self._lease_ms
         )

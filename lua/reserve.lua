@@ -8,7 +8,8 @@
 --   [1, running, used of each line...]  admitted; counts include this hold
 --   [0, running, used of each line...]  refused; counts as they stand
 --   [2, version]                        stale: the account's entitlements are at this version
---   [3]                                 missing: hydrate the account first
+--   [3]                                 missing: hydrate the account first; also where a limit is new to it, as only
+--                                       the ledger knows what was used of its window: the state is dropped
 --   [4]                                 skewed: a line's window is not the one running now
 --   "text"                              this request failed; nothing was taken
 -- Invariants: all or nothing; idempotent by request_id; a window's start never moves back.
@@ -56,7 +57,11 @@ local function reserve(account, holds, leases, packed)
     end
     local at = 3 + (i - FIRST) / WIDTH * 2
     local stored, used = tonumber(state[at]), tonumber(state[at + 1]) or 0
-    if not stored or stored < start then
+    if not stored then
+      redis.call('DEL', account)
+      return {3}
+    end
+    if stored < start then
       used, rolled = 0, true
     elseif stored > start then
       start, moved = stored, true

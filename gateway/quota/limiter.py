@@ -19,6 +19,9 @@ class Limiter(Protocol):
     async def reserve(self, asked: Reservation) -> Decision:
         """Hold every line and a running slot, or take nothing and say why. One round trip.
 
+        A limit that the account's state doesn't know makes the account Missing: what was used of its window before, on
+        another tier or under older settings, is in the ledger alone.
+
         Raises Fault(LIMITER_UNAVAILABLE) when the limiter doesn't answer in time.
         """
         ...

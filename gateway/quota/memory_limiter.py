@@ -78,6 +78,9 @@ class MemoryLimiter:
             return Stale(state.version)
         if any(not line.start_s <= now_us // 1_000_000 < line.end_s for line in asked.lines):
             return Skewed(now_us // 1000)
+        if any(line.name not in state.counters for line in asked.lines):
+            del self._states[asked.account_id]
+            return Missing()
         state.version = asked.version
         counters = [_running_counter(state, line) for line in asked.lines]
         used = tuple(count for _, count in counters)
@@ -165,7 +168,7 @@ class MemoryLimiter:
     def _admit(self, asked: Reservation, state: _State, counters: list[tuple[int, int]], now_us: int) -> Admitted:
         lines = {}
         for line, (start_s, used) in zip(asked.lines, counters, strict=True):
-            if state.counters.get(line.name, (-1, 0))[0] < start_s:
+            if state.counters[line.name][0] < start_s:
                 state.expires_s = max(state.expires_s, max(line.end_s for line in asked.lines) + GRACE_S)
             state.counters[line.name] = start_s, used + line.amount
             lines[line.name] = start_s, line.amount
@@ -192,5 +195,5 @@ class MemoryLimiter:
 
 def _running_counter(state: _State, line: Line) -> tuple[int, int]:
     """Start and count of the window that a line counts in: its own, unless a later one is known already."""
-    start_s, used = state.counters.get(line.name, (line.start_s, 0))
+    start_s, used = state.counters[line.name]
     return (line.start_s, 0) if start_s < line.start_s else (start_s, used)

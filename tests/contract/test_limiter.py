@@ -44,13 +44,27 @@ async def test_the_limit_itself_is_admitted_and_one_more_is_not(subject: Subject
 async def test_a_refused_request_takes_nothing(subject: Subject) -> None:
     """One full limit leaves the others untouched: else refused calls eat what was paid for."""
     now_s = subject.clock.now_s
-    await hydrate(subject, Counter("tokens/day", now_s, 990))
+    await hydrate(subject, Counter("tokens/day", now_s, 990), Counter("requests/hour", 0, 0))
     tokens = line(now_s, 1000, 11, name="tokens/day", length_s=86_400)
     refused = await subject.limiter.reserve(asked("r1", line(now_s, 5), tokens, concurrency=3))
     assert isinstance(refused, Refused)
     assert (refused.limit, refused.used) == ("tokens/day", (0, 990))
     assert await counts(subject) == {"tokens/day": (now_s, 990)}
     assert await running(subject) == 0
+
+
+async def test_a_limit_that_is_new_makes_the_account_missing(subject: Subject) -> None:
+    """D3: on another tier, or under new settings, a window's count begins with what was used of it before, which the
+    ledger alone knows; at 0 a caller would get the window twice by changing tiers.
+    """  # noqa: D205
+    now_s = subject.clock.now_s
+    await hydrate(subject, Counter("requests/hour", now_s, 3))
+    await admit(subject, asked("r1", line(now_s, 9)))
+    later = asked("r2", line(now_s, 9), line(now_s, 100, 5, name="tokens/day", length_s=86_400), version=2)
+    assert isinstance(await subject.limiter.reserve(later), Missing)
+    await hydrate(subject, Counter("requests/hour", now_s, 3), Counter("tokens/day", now_s, 95), version=2)
+    assert (await admit(subject, later)).used == (5, 100)
+    assert await running(subject) == 2
 
 
 async def test_a_limit_of_zero_admits_nothing(subject: Subject) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.domain.decisions import Admitted, Reservation, Skewed
+from gateway.domain.decisions import Admitted, Counter, Reservation, Skewed
 from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
 from gateway.quota.keys import Keyspace
 from gateway.quota.redis_limiter import RedisLimiter
@@ -146,7 +146,7 @@ async def test_the_servers_own_clock_decides(link: RedisLink) -> None:
     """In production "now" is Redis TIME: gateways whose clocks differ agree on the window."""
     limiter = RedisLimiter(link, partitions=PARTITIONS)
     now_s = int(time.time())
-    await limiter.hydrate(ACCOUNT, 1, (), now_s + 86_400, "")
+    await limiter.hydrate(ACCOUNT, 1, (Counter("requests/hour", 0, 0),), now_s + 86_400, "")
     assert isinstance(await limiter.reserve(asked("r1", line(now_s - 600, 5))), Admitted)
     late = await limiter.reserve(asked("r2", line(now_s + 600, 5)))
     assert isinstance(late, Skewed)
@@ -157,7 +157,8 @@ async def test_the_servers_own_clock_decides(link: RedisLink) -> None:
 async def test_state_ends_after_its_longest_window(redis_subject: RedisSubject, link: RedisLink) -> None:
     """Accounts that went away leave nothing behind, and no count is dropped while its window runs (C6)."""
     now_s = redis_subject.clock.now_s
-    assert await redis_subject.limiter.hydrate(ACCOUNT, 1, (), now_s + 7200, "")
+    counters = Counter("requests/hour", 0, 0), Counter("requests/month", 0, 0)
+    assert await redis_subject.limiter.hydrate(ACCOUNT, 1, counters, now_s + 7200, "")
     assert await link.call("EXPIRETIME", KEYS.account) == now_s + 7200
     month = line(now_s, 9, name="requests/month", length_s=30 * 86_400)
     await admit(redis_subject, asked("r1", line(now_s, 9), month))

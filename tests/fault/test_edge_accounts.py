@@ -100,3 +100,23 @@ async def test_a_gateway_whose_clock_is_off_spends_from_the_right_window(
         async with stand(tmp_path, valkey, peer.port, tiers=tiers) as here:
             assert [(await _ask(here, key)).status_code for _ in range(2)] == [429, 429]
             await at_rest(here, valkey)
+
+
+async def test_a_limit_that_is_new_to_an_account_knows_what_was_used(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """D3: an account changes to a tier with a limit that its old tier did not have: what it used in that window before
+    counts, as the window's limit is about the window, not about the tier.
+    """  # noqa: D205
+    tiers = """
+  free: {limits: {requests: {hour: 100000}}}
+  daily: {limits: {tokens: {day: 80}}}
+"""
+    async with odd_peer(always(REPLY)) as peer, stand(tmp_path, valkey, peer.port, tiers=tiers) as here:
+        key = await here.account()
+        for _ in range(3):
+            assert (await _ask(here, key)).status_code == 200
+        await at_rest(here, valkey)
+        await here.ledger.set_tier("acme", "daily", now_ms())
+        await apply_outbox(here.ledger, here.gateway._limiter.bump)
+        answer = await _ask(here, key)
+        assert answer.status_code == 429
+        await at_rest(here, valkey)

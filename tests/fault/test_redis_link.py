@@ -14,7 +14,7 @@ import pytest
 import trustme
 import uvloop
 
-from gateway.domain.decisions import Admitted, Missing
+from gateway.domain.decisions import Admitted, Counter, Missing
 from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
 from gateway.quota.redis_limiter import RedisLimiter
 from gateway.quota.resp import UNSENT_BYTES, RedisLink
@@ -243,7 +243,7 @@ async def test_a_reservation_nobody_heard_of_is_given_back(valkey: ValkeyServer)
     limiter = RedisLimiter(link, partitions=PARTITIONS)
     start_s = int(time.time()) - 60
     assert await limiter.reserve(asked("r0")) == Missing()
-    await limiter.hydrate(ACCOUNT, 1, (), start_s + 86_400, "")
+    await limiter.hydrate(ACCOUNT, 1, (Counter("requests/hour", 0, 0),), start_s + 86_400, "")
     assert isinstance(await limiter.reserve(asked("r1", line(start_s, 9))), Admitted)
     os.kill(valkey.pid, signal.SIGSTOP)
     try:

@@ -84,7 +84,7 @@ class LimiterMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         """Most runs begin with accounts that are known."""
         for account in ACCOUNTS:
-            self.hydrate(account, 1, {}, "", 0)
+            self.hydrate(account, 1, dict.fromkeys(MAXIMA, 0), "", 0)
 
     @rule(
         target=live,
@@ -156,7 +156,10 @@ class LimiterMachine(RuleBasedStateMachine):
     @rule(
         account=accounts,
         version=st.integers(1, 3),
-        used=st.dictionaries(st.sampled_from(sorted(MAXIMA)), amounts, max_size=4),
+        used=st.one_of(
+            st.fixed_dictionaries(dict.fromkeys(MAXIMA, amounts)),
+            st.dictionaries(st.sampled_from(sorted(MAXIMA)), amounts, max_size=4),
+        ),
         raced=st.sampled_from(["", "", "settle", "bump"]),
         days=st.integers(0, 3),
     )

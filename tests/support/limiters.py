@@ -21,6 +21,7 @@ from tests.support.valkey import ValkeyServer
 
 ACCOUNT = "acme"
 PARTITIONS = 2
+LIMITS = ("requests/minute", "requests/hour", "requests/day", "tokens/hour", "tokens/day", "tokens/month")
 
 
 class Clock:
@@ -150,7 +151,8 @@ def again(settlement: Settlement) -> Settlement:
 
 
 async def hydrate(subject: Subject, *counters: Counter, version: int = 1, account_id: str = ACCOUNT) -> bool:
-    """Give the account its state, with nothing used unless said."""
+    """Give the account its state; without counters, nothing is used of the limits in `LIMITS`."""
+    counters = counters or tuple(Counter(name, 0, 0) for name in LIMITS)
     mark = await subject.limiter.flushed_mark(account_id, 0)
     expires_s = subject.clock.now_s + 40 * 86_400
     return await subject.limiter.hydrate(account_id, version, counters, expires_s, mark)
@@ -164,10 +166,10 @@ async def admit(subject: Subject, reservation: Reservation) -> Admitted:
 
 
 async def counts(subject: Subject) -> dict[str, tuple[int, int]]:
-    """The account's live counters by limit name: window start and used."""
+    """The account's live counters by limit name, window start and used, of the limits that were ever asked for."""
     state = await subject.limiter.peek(ACCOUNT)
     assert state is not None
-    return state[2]
+    return {name: counter for name, counter in state[2].items() if counter[0]}
 
 
 async def running(subject: Subject) -> int:

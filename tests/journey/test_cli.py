@@ -13,7 +13,7 @@ import pytest
 
 import gateway
 from gateway.__main__ import COMMANDS, main
-from gateway.domain.decisions import Line, Reservation
+from gateway.domain.decisions import Counter, Line, Reservation
 from gateway.domain.usage import UsageEvent
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.schema import HEAD
@@ -242,7 +242,7 @@ def test_usage_counts_what_running_requests_hold(tollway: Tollway, valkey: Valke
 
     async def hold(link: RedisLink) -> None:
         limiter = RedisLimiter(link, partitions=1)
-        await limiter.hydrate("acme", 1, (), hour_s + 7200, "")
+        await limiter.hydrate("acme", 1, (Counter("requests/hour", hour_s, 0),), hour_s + 7200, "")
         line = Line("requests/hour", hour_s, hour_s + 3600, 50, 7)
         await limiter.reserve(Reservation("r1", "acme", 1, (line,)))
 

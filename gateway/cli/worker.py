@@ -1,4 +1,4 @@
-"""One worker: the gateway behind uvicorn's HTTP parser, on a listening socket of its own, from fork to exit.
+"""One worker: the gateway behind uvicorn's server, on a listening socket of its own, from fork to exit.
 
 Promises: ready is told once the gateway has started and the socket listens. At SIGTERM, or when the supervisor is gone,
 it stops accepting, lets answers end within the grace, cuts what is left so that it settles at what was seen, and
@@ -13,11 +13,11 @@ from contextlib import contextmanager
 
 import uvicorn
 import uvloop
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.app import Gateway
 from gateway.cli.listening import Address, listener
 from gateway.cli.supervisor import Lifeline
+from gateway.edge.http_protocol import HttpProtocol
 from gateway.settings.deployment import Deployment
 from gateway.settings.model import Listen, Settings
 from gateway.telemetry.log import log
@@ -52,7 +52,7 @@ def server_config(app: Callable[..., object], listen: Listen) -> uvicorn.Config:
     """Configuration of uvicorn for a bare ASGI app that brings its own headers, log and signals."""
     return uvicorn.Config(
         app,
-        http=HttpToolsProtocol,
+        http=HttpProtocol,
         ws="none",
         lifespan="off",
         interface="asgi3",

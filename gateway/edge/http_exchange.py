@@ -110,8 +110,8 @@ class HttpExchange:
             if not self.complete:
                 self.connection.cut()
             raise
-        except Exception:  # noqa: BLE001  # the entry: whatever the application raises ends here
-            log.exception("app_failed", path=self.scope["path"])
+        except Exception as error:  # noqa: BLE001  # the entry: whatever the application raises ends here
+            log.error("app_failed", path=self.scope["path"], exc_info=error)
             self._fail("the application raised")
         else:
             if not (self.complete or self.gone):

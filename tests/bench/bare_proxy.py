@@ -1,7 +1,7 @@
-"""The floor of the bench: a proxy with Tollway's own server and transport and none of its duties.
+"""The floor of the bench: a proxy with Tollway's own server protocol and transport and none of its duties.
 
-No key, no limit, no count: uvicorn, one bare ASGI app and the lean transport. What Tollway costs above this
-proxy is the price of its duties. Run as `python -m tests.bench.bare_proxy PORT UPSTREAM_URL`.
+No key, no limit, no count: uvicorn with the gateway's protocol, one bare ASGI app and the lean transport. What Tollway
+costs above this proxy is the price of its duties. Run as `python -m tests.bench.bare_proxy PORT UPSTREAM_URL`.
 """
 
 import sys
@@ -10,6 +10,7 @@ from typing import Any
 
 import uvicorn
 
+from gateway.edge.http_protocol import HttpProtocol
 from gateway.upstream.lean_transport import LeanTransport
 from gateway.upstream.origin import origin_of
 from gateway.upstream.transport import RawHeaders, Timeouts, Transport
@@ -66,11 +67,12 @@ if __name__ == "__main__":
         host="127.0.0.1",
         port=int(sys.argv[1]),
         loop="uvloop",
-        http="httptools",
+        http=HttpProtocol,
         ws="none",
         lifespan="off",
         access_log=False,
         log_level="warning",
+        proxy_headers=False,
         server_header=False,
         date_header=False,
         timeout_keep_alive=75,

@@ -42,20 +42,78 @@ class Route:
     default_max_tokens: int
 
 
-class Frame(msgspec.Struct, frozen=True):
+class Frame:
     """A tier's windows as they run from `start_s` until `end_s`; `lines` ask for nothing yet.
 
-    Rendered ahead for headers: `policy` whole, `items` up to the remaining count. `requests` and `tokens` are the
-    places of the lines of that unit.
+    Renders them for headers. Only the counts differ from caller to caller, so all else is rendered once a second.
     """
 
-    start_s: int
-    end_s: int
-    lines: tuple[Line, ...]
-    policy: bytes
-    items: tuple[str, ...]
-    requests: tuple[int, ...]
-    tokens: tuple[int, ...]
+    def __init__(self, tier: Tier, now_s: int) -> None:
+        lines: list[Line] = []
+        self.start_s = now_s - now_s % 3600
+        self.end_s = self.start_s + 3600
+        for limit in tier.limits:
+            first_s, after_s = bounds(limit.window, now_s, tier.time_zone)
+            lines.append(Line(limit.name, first_s, after_s, limit.maximum, 0, limit.remedy))
+            self.start_s, self.end_s = max(self.start_s, first_s), min(self.end_s, after_s)
+        self.lines = tuple(lines)
+        self._maxima = tuple(line.maximum for line in lines)
+        policy = ", ".join(f'"{line.name}";q={line.maximum};w={line.end_s - line.start_s}' for line in lines)
+        self._policy = (b"ratelimit-policy", policy.encode())
+        self._places = [[place for place, limit in enumerate(tier.limits) if limit.unit is unit] for unit in _TOLD]
+        self._rendered_s = -1
+        self._state = b""
+        self._told: list[_Told] = []
+        self._told_plain: list[_Told] = []
+
+    def headers(self, used: tuple[int, ...], now_s: int, *, plain: bool) -> list[tuple[bytes, bytes]]:
+        """The caller's limits: `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers, list form),
+        and for the tightest limit on requests and on tokens the `x-ratelimit-*` that OpenAI's clients know; on plain
+        routes also the bare `x-ratelimit-limit`, `-remaining` and `-reset` (seconds).
+        """  # noqa: D205
+        if not used:
+            return []
+        if now_s != self._rendered_s:
+            self._render(now_s)
+        left = [maximum - count if maximum > count else 0 for maximum, count in zip(self._maxima, used, strict=True)]
+        headers = [self._policy, (b"ratelimit", self._state % tuple(left))]
+        for told in self._told_plain if plain else self._told:
+            places = told.places
+            place = places[0] if len(places) == 1 else min(places, key=left.__getitem__)
+            maximum, reset = told.fields[place]
+            headers += (maximum, (told.remaining, b"%d" % left[place]), reset)
+        return headers
+
+    def _render(self, now_s: int) -> None:
+        self._rendered_s = now_s
+        self._state = ", ".join(f'"{line.name}";r=%d;t={line.end_s - now_s}' for line in self.lines).encode()
+        requests, tokens = self._places
+        named = ((requests, "-requests", "s"), (tokens, "-tokens", "s"), (requests, "", ""))
+        told = [self._tell(places, suffix, unit, now_s) for places, suffix, unit in named]
+        self._told = [item for item in told[:2] if item.places]
+        self._told_plain = [item for item in told if item.places]
+
+    def _tell(self, places: list[int], suffix: str, unit: str, now_s: int) -> "_Told":
+        limit, reset = f"x-ratelimit-limit{suffix}".encode(), f"x-ratelimit-reset{suffix}".encode()
+        fields = {
+            place: (
+                (limit, b"%d" % self.lines[place].maximum),
+                (reset, f"{self.lines[place].end_s - now_s}{unit}".encode()),
+            )
+            for place in places
+        }
+        return _Told(places, f"x-ratelimit-remaining{suffix}".encode(), fields)
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """The limits of one unit, by place: the fields around the remaining count."""
+
+    places: list[int]
+    remaining: bytes
+    fields: dict[int, tuple[tuple[bytes, bytes], tuple[bytes, bytes]]]
+
+
+_TOLD = (Unit.REQUESTS, Unit.TOKENS)
 
 
 class Plan:
@@ -66,7 +124,7 @@ class Plan:
         self.name = tier.name
         self.units: tuple[Unit, ...] = tuple(limit.unit for limit in tier.limits)
         self.concurrency = -1 if tier.concurrency is None else tier.concurrency
-        self._frame = Frame(0, 0, (), b"", (), (), ())
+        self._frame = Frame(tier, 0)
 
         self._places = tuple(UNITS.index(unit) for unit in self.units)
 
@@ -79,28 +137,8 @@ class Plan:
         """The windows that hold `now_s` (Unix seconds, the limiter's clock)."""
         frame = self._frame
         if not frame.start_s <= now_s < frame.end_s:
-            frame = self._frame = _frame(self.tier, now_s)
+            frame = self._frame = Frame(self.tier, now_s)
         return frame
-
-
-def _frame(tier: Tier, now_s: int) -> Frame:
-    lines, policies, start_s, end_s = [], [], now_s - now_s % 3600, now_s - now_s % 3600 + 3600
-    for limit in tier.limits:
-        first_s, after_s = bounds(limit.window, now_s, tier.time_zone)
-        lines.append(Line(limit.name, first_s, after_s, limit.maximum, 0, limit.remedy))
-        policies.append(f'"{limit.name}";q={limit.maximum};w={after_s - first_s}')
-        start_s, end_s = max(start_s, first_s), min(end_s, after_s)
-    return Frame(
-        start_s,
-        end_s,
-        tuple(lines),
-        ", ".join(policies).encode(),
-        tuple(f'"{line.name}";r=' for line in lines),
-        *(tuple(place for place, limit in enumerate(tier.limits) if limit.unit is unit) for unit in _TOLD_UNITS),
-    )
-
-
-_TOLD_UNITS = (Unit.REQUESTS, Unit.TOKENS)
 
 
 class Snapshot:

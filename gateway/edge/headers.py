@@ -1,11 +1,10 @@
-"""Which header fields cross the gateway, and the ones that tell a caller where its limits stand.
+"""Which header fields cross the gateway.
 
 Promises: a caller's credential never goes upstream, an upstream's never comes down; hop-by-hop fields (RFC 9110 §7.6.1)
 end here; nobody outside can claim to have been forwarded.
 """
 
-from gateway.domain.decisions import Line
-from gateway.snapshot import Frame, Target
+from gateway.snapshot import Target
 from gateway.upstream.transport import RawHeaders
 
 HOP_BY_HOP = frozenset(
@@ -101,39 +100,3 @@ def returned(headers: RawHeaders, target: Target) -> RawHeaders:
         elif keep_cookies or name != b"set-cookie":
             out.append(field)
     return out
-
-
-def limit_headers(frame: Frame, used: tuple[int, ...], now_s: int, *, plain: bool) -> RawHeaders:
-    """The caller's limits: `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers, list form), and
-    for the tightest limit on requests and on tokens the `x-ratelimit-*` that OpenAI's clients know; on plain routes
-    also the bare `x-ratelimit-limit`, `-remaining` and `-reset` (seconds).
-    """  # noqa: D205
-    lines = frame.lines
-    if not lines:
-        return []
-    left = [max(0, line.maximum - count) for line, count in zip(lines, used, strict=True)]
-    states = [
-        f"{item}{remaining};t={line.end_s - now_s}"
-        for item, remaining, line in zip(frame.items, left, lines, strict=True)
-    ]
-    headers = [(b"ratelimit-policy", frame.policy), (b"ratelimit", ", ".join(states).encode())]
-    for places, names in ((frame.requests, _REQUESTS), (frame.tokens, _TOKENS)):
-        if places:
-            place = places[0] if len(places) == 1 else min(places, key=left.__getitem__)
-            headers += _state(names, left[place], lines[place], now_s, b"s")
-    if plain and frame.requests:
-        place = min(frame.requests, key=left.__getitem__)
-        headers += _state(_PLAIN, left[place], lines[place], now_s, b"")
-    return headers
-
-
-def _state(
-    names: tuple[bytes, bytes, bytes], remaining: int, line: Line, now_s: int, suffix: bytes
-) -> tuple[tuple[bytes, bytes], ...]:
-    limit, left, reset = names
-    return (limit, b"%d" % line.maximum), (left, b"%d" % remaining), (reset, b"%d%b" % (line.end_s - now_s, suffix))
-
-
-_REQUESTS = (b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests")
-_TOKENS = (b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens")
-_PLAIN = (b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset")

@@ -6,11 +6,10 @@ from gateway.domain.decisions import Refused
 from gateway.domain.faults import CLIENT_GONE, UPSTREAM_BUSY, Fault
 from gateway.domain.limits import Remedy
 from gateway.edge.exchange import Exchange
-from gateway.edge.headers import limit_headers
 from gateway.upstream.transport import RawHeaders
 
 RETRIED_S = 60
-"""Longest Retry-After, in seconds, that the official SDKs wait for; told of a longer one they would retry too early."""
+"""Longest Retry-After, in seconds, that every official SDK waits for; told of a longer one some retry too early."""
 
 JSON = (b"content-type", b"application/json")
 
@@ -20,7 +19,7 @@ def state_headers(exchange: Exchange) -> RawHeaders:
     headers: RawHeaders = [(b"x-request-id", exchange.request_id.encode())]
     if exchange.used and exchange.frame is not None:
         now_s = exchange.admitted_ms // 1000
-        headers += limit_headers(exchange.frame, exchange.used, now_s, plain=exchange.dialect.name == "plain")
+        headers += exchange.frame.headers(exchange.used, now_s, plain=exchange.dialect.name == "plain")
     return headers
 
 

@@ -158,7 +158,7 @@ class HttpConnection(asyncio.Protocol):
             else:
                 self.deadline = self._clock.ahead + self._service.keep_alive_s
         else:
-            exchange.taken_bytes = 0
+            exchange.unread, exchange.taken_bytes = b"", 0
             self.deadline = self._clock.ahead + self.patience.discard_s
             self.resume()
 

@@ -1,0 +1,106 @@
+"""Foreign bytes against the HTTP server: however they are cut, the same answers; however they are bent, an end."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import uvloop
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.http_server import HurriedProtocol, Served, calling, echo, served
+
+VALID = (
+    b"GET /1?a=b HTTP/1.1\r\nHost: a\r\nX-A:  b \r\n\r\n"
+    b"POST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
+    b"\r\nPOST /3 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\nT: 1\r\n\r\n"
+    b"POST /4 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nhi"
+    b"HEAD http://b/5 HTTP/1.1\r\nHost: a\r\n\r\n"
+    b"OPTIONS * HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+    b"POST /7 HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx"
+)
+fuzz = settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+
+
+Run = Callable[[list[bytes], bool], bytes]
+
+
+@pytest.fixture
+def talk() -> Iterator[Run]:
+    """Says pieces to a server on the loop that the gateway runs on; whatever a protocol raises there fails the test."""
+    raised: list[dict[str, Any]] = []
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.get_loop().set_exception_handler(lambda _, context: raised.append(context))
+        serving = served(echo, protocol=HurriedProtocol, timeout_keep_alive=0.1)
+        server = runner.run(serving.__aenter__())
+        yield lambda pieces, ends: runner.run(said(server, pieces, ends=ends))
+        runner.run(serving.__aexit__(None, None, None))
+    assert raised == []
+
+
+async def said(server: Served, pieces: list[bytes], *, ends: bool = True) -> bytes:
+    """Everything that the server answers to the pieces, until it closes; the one thing that it may not do is wait."""
+    async with calling(server) as caller, asyncio.timeout(5):
+        port = b":%d" % caller.writer.get_extra_info("sockname")[1]
+        await caller.say(*pieces, b"")
+        if ends:
+            caller.writer.write_eof()
+        try:
+            heard = await caller.rest()
+        except ConnectionResetError:
+            return b"reset"
+        return _same(heard, port)
+
+
+def test_requests_cut_in_two_at_any_byte_get_the_same_answers(talk: Run) -> None:
+    """TCP may cut anywhere; a parser with a seam would read one caller's bytes as another request."""
+    whole = talk([VALID], True)
+
+    assert whole.count(b"HTTP/1.1 200 OK\r\n") == 7
+    for cut in range(1, len(VALID)):
+        assert talk([VALID[:cut], VALID[cut:]], True) == whole, cut
+
+
+@fuzz
+@given(sizes=st.lists(st.integers(1, 90), max_size=60))
+def test_requests_in_any_pieces_get_the_same_answers(talk: Run, sizes: list[int]) -> None:
+    """The same, for many cuts at once."""
+    pieces, rest = [], VALID
+    for size in sizes:
+        pieces.append(rest[:size])
+        rest = rest[size:]
+
+    assert talk([*pieces, rest], True) == talk([VALID], True)
+
+
+@fuzz
+@given(data=st.data())
+def test_bent_requests_come_to_an_end(talk: Run, data: st.DataObject) -> None:
+    """F1: no byte of a client may hang a connection, raise in the loop, or get an answer that is not HTTP."""
+    at = data.draw(st.integers(0, len(VALID)))
+    until = data.draw(st.integers(at, min(len(VALID), at + 8)))
+    bend = data.draw(st.binary(max_size=8) | st.sampled_from([b"\r\n", b"\0", b"-1", b": ", b"\r\n\r\n", b"ffffffff"]))
+    bent = VALID[:at] + bend + VALID[until:]
+    cut = data.draw(st.integers(0, len(bent)))
+
+    heard = talk([bent[:cut], bent[cut:]], data.draw(st.sampled_from([True, True, True, True, False])))
+
+    assert heard.startswith((b"HTTP/1.1 ", b"reset")) or heard == b""
+
+
+@fuzz
+@given(pieces=st.lists(st.binary(max_size=80), max_size=4))
+def test_noise_comes_to_an_end(talk: Run, pieces: list[bytes]) -> None:
+    """The same, for bytes that were never HTTP."""
+    heard = talk(pieces, True)
+
+    assert heard.startswith(b"HTTP/1.1 400 ") or heard == b""
+
+
+def _same(heard: bytes, port: bytes) -> bytes:
+    """Without what differs from one talk to the next: the client's port, interim answers, and lengths that follow."""
+    without = heard.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"").replace(port[1:], b"PORT")
+    return b"\r\n".join(line for line in without.split(b"\r\n") if not line.startswith(b"content-length: "))

@@ -114,10 +114,12 @@ class OpenAIStream:
 
 
 def _is_notable(events: bytes) -> bool:
-    """Whether these events may tell of usage, an error or the end. `"usage":null` stands in every chunk of many."""
+    """Whether these events may tell of usage, an error or the end. A null usage stands in every chunk of many."""
     # `find`, not `in`: bytes take `in` for a number first, at twice the cost.
+    reports = events.count(b'"usage"')
     return (
-        events.count(b'"usage"') != events.count(b'"usage":null')
+        # Compact, as OpenAI writes it, or as Python's json does.
+        (reports > 0 and reports not in (events.count(b'"usage":null'), events.count(b'"usage": null')))
         or events.find(_DONE, -_TAIL_BYTES) >= 0
         or events.find(b'"error"') >= 0
     )

@@ -18,6 +18,7 @@ from gateway.edge.departure import Departures
 from gateway.edge.entry import Entry
 from gateway.edge.exchange import Receive, Scope, Send
 from gateway.edge.hydration import Hydration
+from gateway.edge.leases import Leases
 from gateway.edge.proxy import Proxy
 from gateway.edge.relay import Relay
 from gateway.edge.settling import Settling
@@ -27,6 +28,7 @@ from gateway.ledger.outbox import run_outbox
 from gateway.metering.flusher import Flusher
 from gateway.metering.ratio import Ratios
 from gateway.metering.tokenizer import Tokenizer
+from gateway.quota.reaper import Reaper
 from gateway.quota.redis_limiter import RedisLimiter
 from gateway.quota.resp import RedisError, RedisLink
 from gateway.quota.scripts import preloading
@@ -93,6 +95,7 @@ class Gateway:
         self._entry = self._compose()
         self._start(self._flusher.run())
         self._start(run_outbox(self._ledger, self._limiter.bump))
+        self._start(self._reaper.run())
         self._watch()
         self._start(self._report())
 
@@ -151,6 +154,8 @@ class Gateway:
         )
         self._departures = Departures()
         settling = Settling(limiter, ratios, self._tokenizer)
+        leases = Leases(limiter, settling, self._departures.running, metering.hold_lease_s)
+        self._reaper = Reaper(limiter, leases.renew)
         proxy = Proxy(
             snapshot=snapshot,
             directory=directory,
@@ -189,6 +194,7 @@ class Gateway:
         watch(catalogue.REQUESTS_RUNNING, lambda: len(running))
         watch(catalogue.STREAMS_OPEN, lambda: sum(exchange.record.streamed for exchange in running))
         watch(catalogue.LIMITER_CALLS, lambda: self._limiter.script_runs)
+        watch(catalogue.HOLDS_REAPED, lambda: self._reaper.reaped)
         watch(catalogue.LIMITER_TIMEOUTS, lambda: self._link.timeouts)
         watch(catalogue.FLUSH_LAG, self._flush_lag_s)
         targets = self._targets.values()

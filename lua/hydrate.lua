@@ -9,7 +9,7 @@
 
 local call = cmsgpack.unpack(ARGV[1])
 local account_id, version, expires_s, mark = call[1], call[2], call[3], call[4]
-local FIRST, WIDTH, HOLD_FIRST, HOLD_WIDTH = 5, 3, 6, 5
+local FIRST, WIDTH, HOLD_FIRST, HOLD_WIDTH, PAIR_BYTES = 5, 3, 6, 5, 1
 
 local now_us = tonumber(ARGV[2])
 if now_us == 0 then
@@ -30,7 +30,7 @@ for i = FIRST, #call, WIDTH do
   used[call[i]] = {call[i + 1], call[i + 2]}
 end
 for _, packed in ipairs(redis.call('HVALS', KEYS[2])) do
-  local hold = cmsgpack.unpack(packed)
+  local _, hold = cmsgpack.unpack_one(packed, PAIR_BYTES)
   if hold[2] == account_id then
     running = running + 1
     for i = HOLD_FIRST, #hold, HOLD_WIDTH do

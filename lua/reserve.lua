@@ -2,8 +2,9 @@
 --
 -- KEYS, per request: account hash, holds hash, leases zset, events stream (not touched)
 -- ARGV[1]: now in µs, 0 = the server's TIME
--- ARGV[2..], per request: msgpack [request_id, account_id, version, concurrency (-1 unbounded), lease_ms,
---   then per line: name, window start s, window end s, maximum, amount]
+-- ARGV[2..], per request: a pair, of msgpack [request_id, account_id, version, concurrency (-1 unbounded), lease_ms,
+--   then per line: name, window start s, window end s, maximum, amount] and, if given, the event to be written should
+--   the hold be reaped; the pair is kept as the hold
 -- Reply: [now µs, then per request one of]
 --   [1, running, used of each line...]  admitted; counts include this hold
 --   [0, running, used of each line...]  refused; counts as they stand
@@ -21,7 +22,7 @@ if now_us == 0 then
 end
 local now_s = math.floor(now_us / 1000000)
 
-local FIRST, WIDTH, GRACE_S = 6, 5, 86400
+local FIRST, WIDTH, GRACE_S, PAIR_BYTES = 6, 5, 86400, 1
 
 -- Fields to read: version, running, then start and used of each line.
 local function fields_of(call)
@@ -34,7 +35,7 @@ local function fields_of(call)
 end
 
 local function reserve(account, holds, leases, packed)
-  local call = cmsgpack.unpack(packed)
+  local after_call, call = cmsgpack.unpack_one(packed, PAIR_BYTES)
   local id, version, concurrency = call[1], call[3], call[4]
   local fields = fields_of(call)
   local state = redis.call('HMGET', account, unpack(fields))
@@ -83,7 +84,11 @@ local function reserve(account, holds, leases, packed)
     before[1] = 1
     return before
   end
-  if redis.call('HSETNX', holds, id, moved and cmsgpack.pack(call) or packed) == 0 then
+  local hold = packed
+  if moved then
+    hold = packed:sub(1, PAIR_BYTES) .. cmsgpack.pack(call) .. (after_call > 0 and packed:sub(after_call + 1) or '')
+  end
+  if redis.call('HSETNX', holds, id, hold) == 0 then
     before[1] = 1
     return before
   end

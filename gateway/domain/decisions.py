@@ -6,6 +6,7 @@
 import msgspec
 
 from gateway.domain.limits import Remedy
+from gateway.domain.usage import UsageEvent
 
 
 class Line(msgspec.Struct, frozen=True, gc=False):
@@ -23,7 +24,8 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
     """What `reserve` is asked: all lines of one request, and a running slot, or nothing.
 
     `request_id` makes it idempotent; `version` is that of the entitlements the gateway knows; `concurrency` -1 is
-    unbounded; `lease_ms` is how long the hold lives without a sign of life.
+    unbounded; `lease_ms` is how long the hold lives without a sign of life, `about` the event to be written if it then
+    is reaped. Without one, nothing is written and what was held stays charged.
     """
 
     request_id: str
@@ -32,6 +34,16 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
     lines: tuple[Line, ...]
     concurrency: int = -1
     lease_ms: int = 60_000
+    about: UsageEvent | None = None
+
+
+class Renewal(msgspec.Struct, frozen=True, gc=False):
+    """A sign of life: from now on the hold has `lease_ms` again, and what was counted so far stands in `about`."""
+
+    request_id: str
+    account_id: str
+    lease_ms: int
+    about: UsageEvent
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):

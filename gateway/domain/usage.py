@@ -24,6 +24,8 @@ class Outcome(StrEnum):
     UPSTREAM_ERROR = "upstream_error"
     UPSTREAM_CUT = "upstream_cut"
     FAULT = "fault"
+    REAPED = "reaped"
+    """Its gateway died, or fell silent for longer than a lease."""
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
@@ -61,6 +63,7 @@ class UsageEvent(msgspec.Struct, frozen=True, gc=False, array_like=True):
     New fields go at the end, with a default: gateways of two versions may share a stream.
     Times are Unix milliseconds by the limiter's clock; `admitted_ms` decides which windows, hours and days the event
     belongs to. `requests` is what it counts against request limits: 1, or 0 where the request was given back.
+    A correction (`correction`) has a request id of its own and may count below zero.
     """
 
     request_id: str
@@ -85,3 +88,32 @@ class UsageEvent(msgspec.Struct, frozen=True, gc=False, array_like=True):
     estimated_tokens: int
     request_bytes: int
     response_bytes: int
+
+
+LATE = "/late"
+"""What the request id of a correction ends in."""
+
+
+def correction(charged: UsageEvent, true: UsageEvent | None) -> UsageEvent:
+    """The event that makes the sum of both what is true: `true` less `charged`, in the window that was charged.
+
+    `true` None is a request that turned out never to have run.
+    """
+    return msgspec.structs.replace(
+        charged if true is None else true,
+        request_id=charged.request_id + LATE,
+        admitted_ms=charged.admitted_ms,
+        **{name: (getattr(true, name) if true else 0) - getattr(charged, name) for name in _COUNTS},
+    )
+
+
+_COUNTS = (
+    "requests",
+    "input_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "reasoning_tokens",
+    "estimated_tokens",
+    "request_bytes",
+    "response_bytes",
+)

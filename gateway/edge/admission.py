@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from gateway.domain.accounts import Caller
 from gateway.domain.decisions import Admitted, Line, Missing, Refused, Reservation, Stale
 from gateway.domain.faults import LIMITER_UNAVAILABLE, UNKNOWN_TIER, Fault
-from gateway.domain.usage import Usage
+from gateway.domain.usage import CountedBy, Outcome, Usage
 from gateway.edge.exchange import Exchange
 from gateway.edge.hydration import Hydration
+from gateway.edge.settling import usage_event
 from gateway.identity.directory import Directory
 from gateway.quota.limiter import Limiter
 from gateway.snapshot import Frame, Plan
@@ -41,9 +42,11 @@ class Admission:
             plan = self._plans.get(caller.tier)
             if plan is None:
                 raise Fault(UNKNOWN_TIER, f"account {caller.account_id} is on tier {caller.tier}, which is not defined")
-            frame = plan.frame(self._now_s())
-            asked = self._reservation(exchange, caller, plan, frame, estimate)
-            exchange.caller, exchange.plan, exchange.frame, exchange.reservation = caller, plan, frame, asked
+            now_ms = self._now_ms()
+            frame = plan.frame(now_ms // 1000)
+            exchange.caller, exchange.plan, exchange.frame, exchange.admitted_ms = caller, plan, frame, now_ms
+            exchange.record.tier = caller.tier
+            asked = exchange.reservation = self._reservation(exchange, caller, plan, frame, estimate)
             decision = await self._limiter.reserve(asked)
             if isinstance(decision, DECIDED):
                 exchange.used, exchange.admitted_ms = decision.used, decision.now_ms
@@ -54,12 +57,13 @@ class Admission:
                 caller = await self._directory.identify(token)
             elif isinstance(decision, Missing):
                 # Before the answer the limiter's clock may not have been known: the frame is looked up again.
-                await self._hydration.hydrate(caller.account_id, caller.version, plan, plan.frame(self._now_s()))
+                frame = plan.frame(self._now_ms() // 1000)
+                await self._hydration.hydrate(caller.account_id, caller.version, plan, frame)
         raise Fault(LIMITER_UNAVAILABLE, f"no decision for account {caller.account_id}: last answer {decision}")
 
-    def _now_s(self) -> int:
-        """Unix seconds by the limiter's clock, as its last answer told it."""
-        return (time.time_ns() // 1_000_000 + self._limiter.clock_offset_ms) // 1000
+    def _now_ms(self) -> int:
+        """Unix milliseconds by the limiter's clock, as its last answer told it."""
+        return time.time_ns() // 1_000_000 + self._limiter.clock_offset_ms
 
     def _reservation(
         self, exchange: Exchange, caller: Caller, plan: Plan, frame: Frame, estimate: Usage
@@ -68,6 +72,15 @@ class Admission:
             Line(line.name, line.start_s, line.end_s, line.maximum, asked, line.remedy)
             for line, asked in zip(frame.lines, plan.amounts(1, estimate), strict=True)
         ]
+        # Should this process die, the input was read, and what the upstream made of it nobody knows.
+        least = Usage(estimate.input_tokens)
+        about = usage_event(exchange, least, CountedBy.ESTIMATE, Outcome.REAPED, 1, exchange.admitted_ms)
         return Reservation(
-            exchange.request_id, caller.account_id, caller.version, tuple(lines), plan.concurrency, self._lease_ms
+            exchange.request_id,
+            caller.account_id,
+            caller.version,
+            tuple(lines),
+            plan.concurrency,
+            self._lease_ms,
+            about,
         )

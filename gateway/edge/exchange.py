@@ -25,7 +25,8 @@ class Exchange(msgspec.Struct, eq=False):
     `reader` watches a streamed answer. `used` are the counts of the plan's limits as the limiter last told, this
     request's hold in them while `holding`. `task` serves the request; `gone` says that the client left, `over` that the
     last bytes were handed to the server, after which its silence means nothing. `watched` keeps a second watcher away,
-    `sweeps` counts how often `Departures` has met the request.
+    `sweeps` counts how often `Departures` has met the request, `renewed_s` is when its lease last was
+    (`time.perf_counter()`).
     """
 
     scope: Scope
@@ -49,6 +50,7 @@ class Exchange(msgspec.Struct, eq=False):
     used: tuple[int, ...] = ()
     admitted_ms: int = 0
     holding: bool = False
+    renewed_s: float = 0.0
     head_sent: bool = False
     gone: bool = False
     over: bool = False

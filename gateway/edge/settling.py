@@ -8,7 +8,7 @@ import time
 
 import msgspec
 
-from gateway.domain.decisions import Settlement
+from gateway.domain.decisions import Renewal, Settlement
 from gateway.domain.usage import CountedBy, Outcome, Usage, UsageEvent
 from gateway.edge.exchange import Exchange
 from gateway.metering.ratio import Ratios
@@ -45,7 +45,7 @@ class Settling:
             ]
         )
         exchange.holding = False
-        event = _pack(_event(exchange, usage, counted_by, outcome, requests))
+        event = _pack(usage_event(exchange, usage, counted_by, outcome, requests, _now_ms(exchange)))
         settled = tuple([(line.name, line.start_s, amount) for line, amount in zip(asked.lines, amounts, strict=True)])
         self._limiter.settle(
             Settlement(exchange.request_id, asked.account_id, settled, event, False, exchange.admitted_ms)
@@ -54,6 +54,17 @@ class Settling:
     def give_back(self, exchange: Exchange, outcome: Outcome) -> None:
         """Settle a request that cost the caller nothing, as nothing was done for it."""
         self.settle(exchange, Usage(), CountedBy.ESTIMATE, outcome, 0)
+
+    def renewal(self, exchange: Exchange) -> Renewal | None:
+        """A sign of life of the request, with its usage so far; None where it is settled."""
+        asked, reader = exchange.reservation, exchange.reader
+        if not exchange.holding or asked is None:
+            return None
+        usage = None if reader is None else reader.usage
+        if usage is None:
+            usage = self.estimated(exchange, "" if reader is None else reader.text())
+        about = usage_event(exchange, usage, CountedBy.ESTIMATE, Outcome.REAPED, 1, _now_ms(exchange))
+        return Renewal(exchange.request_id, asked.account_id, asked.lease_ms, about)
 
     async def count(self, exchange: Exchange, text: str) -> tuple[Usage, CountedBy]:
         """The usage of an answer whose upstream reported none: the input as estimated, and the text that was seen."""
@@ -73,7 +84,10 @@ class Settling:
         return Usage(exchange.estimate.input_tokens, self._ratios.tokens(ask.model, len(text.encode())))
 
 
-def _event(exchange: Exchange, usage: Usage, counted_by: CountedBy, outcome: Outcome, requests: int) -> UsageEvent:
+def usage_event(
+    exchange: Exchange, usage: Usage, counted_by: CountedBy, outcome: Outcome, requests: int, settled_ms: int
+) -> UsageEvent:
+    """The event that tells of the request, as far as it is known."""
     record = exchange.record
     # By position, in the order of the class: by name, a struct this wide takes six times as long to make.
     return UsageEvent(
@@ -86,7 +100,7 @@ def _event(exchange: Exchange, usage: Usage, counted_by: CountedBy, outcome: Out
         record.model,
         record.upstream,
         exchange.admitted_ms,
-        exchange.admitted_ms + int((time.perf_counter() - record.reserved_s) * 1000),
+        settled_ms,
         record.status,
         outcome,
         counted_by,
@@ -100,3 +114,8 @@ def _event(exchange: Exchange, usage: Usage, counted_by: CountedBy, outcome: Out
         record.request_bytes,
         record.response_bytes,
     )
+
+
+def _now_ms(exchange: Exchange) -> int:
+    """The limiter's clock, as this process counts on from the request's admission."""
+    return exchange.admitted_ms + int((time.perf_counter() - exchange.record.reserved_s) * 1000)

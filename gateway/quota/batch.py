@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
-from gateway.quota.keys import AccountKeys
 from gateway.quota.resp import RedisLink, Word
 from gateway.quota.scripts import load_script, run
 
@@ -21,7 +20,7 @@ Reply = tuple[int, Any] | Fault
 
 Take = Callable[[Reply], None]
 
-Waiting = tuple[AccountKeys, tuple[bytes, ...], Take]
+Waiting = tuple[tuple[bytes, ...], tuple[bytes, ...], Take]
 
 
 class Batch:
@@ -41,7 +40,7 @@ class Batch:
         self._loop = asyncio.get_running_loop()
         self.runs = 0
 
-    def call(self, keys: AccountKeys, arguments: tuple[bytes, ...], take: Take) -> None:
+    def call(self, keys: tuple[bytes, ...], arguments: tuple[bytes, ...], take: Take) -> None:
         """Send the call with the others of this turn; `take` gets its reply. A callback, as a future costs a turn."""
         if not self._waiting:
             self._loop.call_soon(self._leave)
@@ -56,7 +55,7 @@ class Batch:
         names: list[Word] = []
         words: list[Word] = [0 if self._now_us is None else self._now_us()]
         for keys, arguments, _ in calls:
-            names += (keys.account, keys.holds, keys.leases, keys.events)
+            names += keys
             words += arguments
         self.runs += 1
         run(self._link, self._script, names, words).add_done_callback(partial(self._replied, calls))

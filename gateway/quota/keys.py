@@ -1,17 +1,20 @@
 """Names of the Redis keys. `lua/README.md` says what each holds."""
 
+from typing import NamedTuple
 from zlib import crc32
 
-import msgspec
 
-
-class AccountKeys(msgspec.Struct, frozen=True, gc=False):
+class AccountKeys(NamedTuple):
     """The four keys that one account's calls touch, in the order in which the scripts take them."""
 
     account: bytes
     holds: bytes
     leases: bytes
     events: bytes
+
+    def marker(self, request_id: str) -> bytes:
+        """The key that tells that a request of the account was reaped."""
+        return self.holds.removesuffix(b"holds") + b"reaped:" + request_id.encode()
 
 
 class Keyspace:
@@ -30,11 +33,18 @@ class Keyspace:
         if keys is None:
             if len(self._keys) >= self.REMEMBERED:
                 self._keys.clear()
-            prefix = f"{self._namespace}:{{{crc32(account_id.encode()) % self._partitions}}}"
-            keys = self._keys[account_id] = AccountKeys(
-                f"{prefix}:a:{account_id}".encode(),
-                f"{prefix}:holds".encode(),
-                f"{prefix}:leases".encode(),
-                f"{prefix}:events".encode(),
-            )
+            keys = self._keys[account_id] = self._of(crc32(account_id.encode()) % self._partitions, account_id)
         return keys
+
+    def everywhere(self) -> list[AccountKeys]:
+        """The keys of each partition, those of no account."""
+        return [self._of(partition, "") for partition in range(self._partitions)]
+
+    def _of(self, partition: int, account_id: str) -> AccountKeys:
+        prefix = f"{self._namespace}:{{{partition}}}"
+        return AccountKeys(
+            f"{prefix}:a:{account_id}".encode(),
+            f"{prefix}:holds".encode(),
+            f"{prefix}:leases".encode(),
+            f"{prefix}:events".encode(),
+        )

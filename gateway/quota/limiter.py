@@ -5,9 +5,10 @@ All calls are idempotent by request id. Times are the limiter's own (Redis TIME)
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Protocol
 
-from gateway.domain.decisions import Counter, Decision, Reservation, Settlement
+from gateway.domain.decisions import Counter, Decision, Renewal, Reservation, Settlement
 
 
 class Limiter(Protocol):
@@ -33,7 +34,23 @@ class Limiter(Protocol):
         the request ran) the amounts are charged in full, unless `again` says that an earlier attempt may have taken
         it: then only the event is written, and the ledger takes each request id once. Where the account was rebuilt
         after `admitted_ms` as well, nobody but the ledger knows whether the amounts are in: its state is dropped, to
-        be rebuilt once more. Retried until the limiter answers; the future need not be awaited.
+        be rebuilt once more. Where the hold was reaped, the difference to what that charged is made up for, by an event
+        of its own (`gateway.domain.usage.correction`). Retried until the limiter answers; the future need not be
+        awaited.
+        """
+        ...
+
+    async def renew(self, renewals: Sequence[Renewal]) -> None:
+        """Begin the leases of running requests anew, and keep what was counted of them so far.
+
+        A hold that is gone is left so. Raises Fault(LIMITER_UNAVAILABLE).
+        """
+        ...
+
+    async def reap(self) -> int:
+        """Settle every hold whose lease ended at what was last told of it, and free its slot; how many.
+
+        Any process may, at any time: each hold is reaped once. Raises Fault(LIMITER_UNAVAILABLE).
         """
         ...
 

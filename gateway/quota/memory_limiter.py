@@ -8,7 +8,7 @@ without an await, so each is atomic within its loop.
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from zlib import crc32
 
@@ -20,6 +20,7 @@ from gateway.domain.decisions import (
     Decision,
     Line,
     Missing,
+    Renewal,
     Reservation,
     Settlement,
     Skewed,
@@ -27,6 +28,8 @@ from gateway.domain.decisions import (
     judge,
 )
 from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
+from gateway.domain.usage import UsageEvent
+from gateway.quota.hold import Charge, charges, differences
 
 GRACE_S = 86_400
 """How long an account's state outlives the window that made it live."""
@@ -44,12 +47,13 @@ class _State(msgspec.Struct):
     hydrated_ms: int
 
 
-class _Hold(msgspec.Struct, frozen=True):
-    """One reservation. `lines`: by limit name, the start of the window it is held in and the amount held."""
+class _Hold(msgspec.Struct):
+    """One reservation; where it was reaped, `lines` are what that charged."""
 
     account_id: str
     lease_ends_us: int
-    lines: dict[str, tuple[int, int]]
+    lines: list[Charge]
+    about: UsageEvent | None
 
 
 class MemoryLimiter:
@@ -66,6 +70,7 @@ class MemoryLimiter:
         self._states: dict[str, _State] = {}
         self._marks: dict[str, str] = {}
         self._holds: dict[str, _Hold] = {}
+        self._reaped: dict[str, _Hold] = {}
         self._entry_numbers = count(1)
 
     async def reserve(self, asked: Reservation) -> Decision:
@@ -93,29 +98,51 @@ class MemoryLimiter:
 
     def settle(self, settlement: Settlement) -> "asyncio.Future[None]":
         """See `Limiter.settle`."""
-        state = self._state(settlement.account_id, self._now())
+        account_id, now_us = settlement.account_id, self._now()
         hold = self._holds.pop(settlement.request_id, None)
-        rebuilt = state is not None and 0 < settlement.admitted_ms < state.hydrated_ms
-        if settlement.event and settlement.again and hold is None and rebuilt:
-            del self._states[settlement.account_id]
-            state = None
-        if settlement.event:
-            number = next(self._entry_numbers)
-            self.events[self._partition(settlement.account_id)][number] = settlement.event
-            if state is None:
-                self._marks[settlement.account_id] = str(number)
-        if state is not None and hold is not None:
-            state.running = max(0, state.running - 1)
-        if state is not None and (hold is not None or not settlement.again):
-            held_lines = {} if hold is None else hold.lines
+        reaped = self._reaped.pop(settlement.request_id, None)
+        if hold is not None:
+            self._write(account_id, settlement.event, now_us)
+            self._release(account_id, now_us)
+            held = {name: (start_s, amount) for name, start_s, amount in hold.lines}
             for name, start_s, amount in settlement.amounts:
-                held_start_s, held = held_lines.get(name, (start_s, 0))
-                stored_start_s, used = state.counters.get(name, (None, 0))
-                if stored_start_s == held_start_s:
-                    state.counters[name] = held_start_s, max(0, used - held + amount)
+                held_start_s, held_amount = held.get(name, (start_s, 0))
+                self._charge(account_id, (name, held_start_s, amount - held_amount), now_us)
+        elif reaped is not None:
+            lines, event = differences(settlement, reaped.lines, reaped.about)
+            self._write(account_id, event, now_us)
+            for line in lines:
+                self._charge(account_id, line, now_us)
+        else:
+            self._settle_without_hold(settlement, now_us)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done
+
+    async def renew(self, renewals: Sequence[Renewal]) -> None:
+        """See `Limiter.renew`."""
+        now_us = self._now()
+        for renewal in renewals:
+            hold = self._holds.get(renewal.request_id)
+            if hold is not None:
+                hold.lease_ends_us = max(hold.lease_ends_us, now_us + renewal.lease_ms * 1000)
+                hold.about = renewal.about
+
+    async def reap(self) -> int:
+        """See `Limiter.reap`."""
+        now_us = self._now()
+        due = [request_id for request_id, hold in self._holds.items() if hold.lease_ends_us <= now_us]
+        for request_id in due:
+            hold = self._holds.pop(request_id)
+            if hold.about is not None:
+                self._write(hold.account_id, msgspec.msgpack.encode(hold.about), now_us)
+            self._release(hold.account_id, now_us)
+            charged = charges(hold.lines, hold.about)
+            for (name, start_s, amount), (_, _, held) in zip(charged, hold.lines, strict=True):
+                self._charge(hold.account_id, (name, start_s, amount - held), now_us)
+            hold.lines = charged
+            self._reaped[request_id] = hold
+        return len(due)
 
     async def flushed_mark(self, account_id: str, patience_s: float) -> str:
         """See `Limiter.flushed_mark`."""
@@ -140,7 +167,7 @@ class MemoryLimiter:
         holds = [hold for hold in self._holds.values() if hold.account_id == account_id]
         used = {counter.name: (counter.start_s, counter.used) for counter in counters}
         for hold in holds:
-            for name, (start_s, amount) in hold.lines.items():
+            for name, start_s, amount in hold.lines:
                 if name in used and used[name][0] == start_s:
                     used[name] = start_s, used[name][1] + amount
         self._states[account_id] = _State(version, len(holds), used, expires_s, self._now() // 1000)
@@ -165,15 +192,48 @@ class MemoryLimiter:
         self._states.pop(account_id, None)
         self._marks.pop(account_id, None)
 
+    def _settle_without_hold(self, settlement: Settlement, now_us: int) -> None:
+        """It was settled before, or its hold was lost."""
+        account_id = settlement.account_id
+        state = self._state(account_id, now_us)
+        rebuilt = state is not None and 0 < settlement.admitted_ms < state.hydrated_ms
+        if settlement.event and settlement.again and rebuilt:
+            del self._states[account_id]
+        self._write(account_id, settlement.event, now_us)
+        if not settlement.again:
+            for line in settlement.amounts:
+                self._charge(account_id, line, now_us)
+
+    def _write(self, account_id: str, event: bytes, now_us: int) -> None:
+        if event:
+            number = next(self._entry_numbers)
+            self.events[self._partition(account_id)][number] = event
+            if self._state(account_id, now_us) is None:
+                self._marks[account_id] = str(number)
+
+    def _release(self, account_id: str, now_us: int) -> None:
+        state = self._state(account_id, now_us)
+        if state is not None:
+            state.running = max(0, state.running - 1)
+
+    def _charge(self, account_id: str, more: Charge, now_us: int) -> None:
+        """Add to a count whose window is still the one charged."""
+        name, start_s, amount = more
+        state = self._state(account_id, now_us)
+        if state is not None:
+            stored_start_s, used = state.counters.get(name, (None, 0))
+            if stored_start_s == start_s:
+                state.counters[name] = start_s, max(0, used + amount)
+
     def _admit(self, asked: Reservation, state: _State, counters: list[tuple[int, int]], now_us: int) -> Admitted:
-        lines = {}
+        lines = []
         for line, (start_s, used) in zip(asked.lines, counters, strict=True):
             if state.counters[line.name][0] < start_s:
                 state.expires_s = max(state.expires_s, max(line.end_s for line in asked.lines) + GRACE_S)
             state.counters[line.name] = start_s, used + line.amount
-            lines[line.name] = start_s, line.amount
+            lines.append((line.name, start_s, line.amount))
         state.running += 1
-        self._holds[asked.request_id] = _Hold(asked.account_id, now_us + asked.lease_ms * 1000, lines)
+        self._holds[asked.request_id] = _Hold(asked.account_id, now_us + asked.lease_ms * 1000, lines, asked.about)
         after = tuple(used + line.amount for line, (_, used) in zip(asked.lines, counters, strict=True))
         return Admitted(now_us // 1000, after, state.running)
 

@@ -7,16 +7,29 @@ link's time-out for one try.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
 
-from gateway.domain.decisions import Admitted, Counter, Decision, Missing, Reservation, Settlement, Skewed, Stale, judge
+from gateway.domain.decisions import (
+    Admitted,
+    Counter,
+    Decision,
+    Missing,
+    Renewal,
+    Reservation,
+    Settlement,
+    Skewed,
+    Stale,
+    judge,
+)
 from gateway.domain.faults import INTERNAL, LIMITER_UNAVAILABLE, Fault
 from gateway.quota.batch import Batch, Reply
+from gateway.quota.hold import charges, differences, pack_hold, pack_renewal, read_hold
 from gateway.quota.keys import Keyspace
+from gateway.quota.redis_reaping import RedisReaping
 from gateway.quota.resp import RedisError, RedisLink, Word
 from gateway.quota.scripts import load_script, run
 from gateway.telemetry.log import log
@@ -50,8 +63,10 @@ class RedisLimiter:
         self._now_us = now_us
         self._keyspace = Keyspace(namespace, partitions)
         self._loop = asyncio.get_running_loop()
-        self._reserves = Batch(link, "reserve", self._tell_time, now_us)
-        self._settles = Batch(link, "settle", self._tell_time, now_us)
+        verbs = "reserve", "settle", "late", "correct", "renew"
+        self._batches = [Batch(link, verb, self._tell_time, now_us) for verb in verbs]
+        self._reserves, self._settles, self._lates, self._corrections, self._renewals = self._batches
+        self._reaping = RedisReaping(link, self._keyspace, now_us)
         self._unsettled: dict[str, asyncio.Future[None]] = {}
 
     @property
@@ -62,21 +77,12 @@ class RedisLimiter:
     @property
     def script_runs(self) -> int:
         """Script runs so far: each is one call to Redis, whatever it carried."""
-        return self._reserves.runs + self._settles.runs
+        return sum(batch.runs for batch in self._batches)
 
     async def reserve(self, asked: Reservation) -> Decision:
         """See `Limiter.reserve`."""
-        call: list[str | int] = [
-            asked.request_id,
-            asked.account_id,
-            asked.version,
-            asked.concurrency,
-            asked.lease_ms,
-        ]
-        for line in asked.lines:
-            call += (line.name, line.start_s, line.end_s, line.maximum, line.amount)
         arrival: asyncio.Future[Reply] = self._loop.create_future()
-        self._reserves.call(self._keyspace.of(asked.account_id), (_pack(call),), partial(_arrive, arrival))
+        self._reserves.call(self._keyspace.of(asked.account_id), (pack_hold(asked),), partial(_arrive, arrival))
         try:
             reply = await arrival
         except asyncio.CancelledError:
@@ -93,6 +99,22 @@ class RedisLimiter:
         self._unsettled[settlement.request_id] = done
         self._try_settle(_Attempt(settlement, done))
         return done
+
+    async def renew(self, renewals: Sequence[Renewal]) -> None:
+        """See `Limiter.renew`."""
+        replies: list[asyncio.Future[Reply]] = []
+        for renewal in renewals:
+            arrival: asyncio.Future[Reply] = self._loop.create_future()
+            keys = self._keyspace.of(renewal.account_id)
+            self._renewals.call(keys, (pack_renewal(renewal),), partial(_arrive, arrival))
+            replies.append(arrival)
+        for reply in await asyncio.gather(*replies):
+            if isinstance(reply, Fault):
+                raise reply
+
+    async def reap(self) -> int:
+        """See `Limiter.reap`."""
+        return await self._reaping.reap(self.clock_offset_ms)
 
     async def drain(self, patience_s: float) -> int:
         """Wait until every settlement is confirmed, at most `patience_s`; how many were not."""
@@ -115,9 +137,8 @@ class RedisLimiter:
         for counter in counters:
             call += (counter.name, counter.start_s, counter.used)
         keys = self._keyspace.of(account_id)
-        names = (keys.account, keys.holds, keys.leases, keys.events)
         now_us = 0 if self._now_us is None else self._now_us()
-        return bool(await self._run("hydrate", names, _pack(call), now_us) == 1)
+        return bool(await self._run("hydrate", keys, _pack(call), now_us) == 1)
 
     async def peek(self, account_id: str) -> tuple[int, int, dict[str, tuple[int, int]]] | None:
         """See `Limiter.peek`."""
@@ -151,19 +172,62 @@ class RedisLimiter:
         call: list[str | int] = [settlement.request_id, int(again), settlement.admitted_ms]
         for name, start_s, amount in settlement.amounts:
             call += (name, start_s, amount)
+        attempt.packed = _pack(call)
         keys = self._keyspace.of(settlement.account_id)
-        self._settles.call(keys, (_pack(call), settlement.event), partial(self._settled, attempt))
+        self._settles.call(keys, (attempt.packed, settlement.event), partial(self._settled, attempt))
 
     def _settled(self, attempt: "_Attempt", reply: Reply) -> None:
-        if not isinstance(reply, Fault):
-            del self._unsettled[attempt.settlement.request_id]
-            if not attempt.done.done():
-                attempt.done.set_result(None)
+        if isinstance(reply, Fault):
+            self._fail(attempt, reply)
+        elif reply[1]:
+            self._confirm(attempt)
+        else:
+            words = attempt.packed, attempt.settlement.event
+            self._lates.call(self._keys_of_late(attempt), words, partial(self._settled_late, attempt))
+
+    def _settled_late(self, attempt: "_Attempt", reply: Reply) -> None:
+        if isinstance(reply, Fault):
+            self._fail(attempt, reply)
+        elif isinstance(reply[1], list):
+            self._correct(attempt, reply[1][0])
+        else:
+            self._confirm(attempt)
+
+    def _correct(self, attempt: "_Attempt", reaped: bytes) -> None:
+        """Charge what the reap got wrong. The marker goes with the first correction that Redis takes."""
+        settlement = attempt.settlement
+        try:
+            hold = read_hold(reaped)
+            lines, event = differences(settlement, charges(hold.lines, hold.about), hold.about)
+        except msgspec.MsgspecError as error:
+            self._fail(attempt, Fault(LIMITER_UNAVAILABLE, f"a hold that was reaped can't be read: {error}"))
             return
+        call: list[str | int] = [settlement.request_id]
+        for line in lines:
+            call += line
+        keys = self._keys_of_late(attempt)
+        self._corrections.call(keys, (_pack(call), event), partial(self._corrected, attempt))
+
+    def _corrected(self, attempt: "_Attempt", reply: Reply) -> None:
+        if isinstance(reply, Fault):
+            self._fail(attempt, reply)
+        else:
+            self._confirm(attempt)
+
+    def _keys_of_late(self, attempt: "_Attempt") -> tuple[bytes, ...]:
+        keys = self._keyspace.of(attempt.settlement.account_id)
+        return *keys, keys.marker(attempt.settlement.request_id)
+
+    def _confirm(self, attempt: "_Attempt") -> None:
+        del self._unsettled[attempt.settlement.request_id]
+        if not attempt.done.done():
+            attempt.done.set_result(None)
+
+    def _fail(self, attempt: "_Attempt", fault: Fault) -> None:
         attempt.number += 1
         if attempt.number % TOLD_EVERY == 0:
             request_id = attempt.settlement.request_id
-            log.error("settle_fails", request_id=request_id, attempts=attempt.number, detail=reply.internal)
+            log.error("settle_fails", request_id=request_id, attempts=attempt.number, detail=fault.internal)
         pause_s = min(FIRST_PAUSE_S * 2 ** min(attempt.number, 10), LONGEST_PAUSE_S)
         self._loop.call_later(pause_s, self._try_settle, attempt)
 
@@ -183,11 +247,12 @@ class RedisLimiter:
 
 
 class _Attempt(msgspec.Struct):
-    """A settlement on its way; `number` tries have failed."""
+    """A settlement on its way; `number` tries have failed, `packed` is the call of the running one."""
 
     settlement: Settlement
     done: "asyncio.Future[None]"
     number: int = 0
+    packed: bytes = b""
 
 
 def _arrive(arrival: "asyncio.Future[Reply]", reply: Reply) -> None:

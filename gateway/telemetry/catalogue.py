@@ -72,6 +72,7 @@ TOKENS = Counter(
 EVENTS_FLUSHED = Counter("tollway_events_flushed_total", "Usage events written to the ledger.")
 LIMITER_CALLS = Counter("tollway_limiter_calls_total", "Calls to the limiter.")
 LIMITER_TIMEOUTS = Counter("tollway_limiter_timeouts_total", "Calls that the limiter did not answer in time.")
+HOLDS_REAPED = Counter("tollway_holds_reaped_total", "Requests settled in place of a worker that died or stood still.")
 LOG_LINES_DROPPED = Counter("tollway_log_lines_dropped_total", "Log lines lost to a slow or lost reader.")
 
 DURATION = Histogram("tollway_request_duration_seconds", "From a request's head to its end.", _SECONDS, ("route",))
@@ -92,7 +93,16 @@ USAGE_BACKLOG = Gauge("tollway_usage_backlog_events", "Usage events not yet in t
 FLUSH_LAG = Gauge("tollway_flush_lag_seconds", "Age of the oldest usage event not yet in the ledger.", Merge.LARGEST)
 CLOCK_OFFSET = Gauge("tollway_clock_offset_seconds", "The limiter's clock minus the gateway's.", Merge.FARTHEST)
 
-COUNTERS = (REQUESTS, REFUSALS, TOKENS, EVENTS_FLUSHED, LIMITER_CALLS, LIMITER_TIMEOUTS, LOG_LINES_DROPPED)
+COUNTERS = (
+    REQUESTS,
+    REFUSALS,
+    TOKENS,
+    EVENTS_FLUSHED,
+    LIMITER_CALLS,
+    LIMITER_TIMEOUTS,
+    HOLDS_REAPED,
+    LOG_LINES_DROPPED,
+)
 HISTOGRAMS = (DURATION, ADMISSION, FIRST_BYTE)
 GAUGES = (
     REQUESTS_RUNNING,

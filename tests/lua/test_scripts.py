@@ -17,7 +17,7 @@ from gateway.settings.data_files import data_file
 from tests.support.limiters import ACCOUNT, Clock, RedisSubject, asked, hydrate, line, settled
 
 FILES = sorted(data_file("lua", "").glob("*.lua"))
-VERBS = {"reserve", "settle", "hydrate", "peek", "bump"}
+VERBS = {"reserve", "settle", "late", "correct", "renew", "reap", "hydrate", "peek", "bump"}
 
 every_script = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
@@ -117,7 +117,7 @@ async def test_what_python_sends_is_what_the_header_says(link: RedisLink) -> Non
     expires_s = start_s + 40 * 86_400
     assert _unpack(hydrated[5]) == [ACCOUNT, 1, expires_s, "", "tokens/day", start_s, 3]
     assert reserved[5] == settlement[5] == subject.clock.now_us
-    assert _unpack(reserved[6]) == ["r1", ACCOUNT, 7, 4, 60_000, "tokens/day", start_s, start_s + 86_400, 9, 2]
+    assert _unpack(reserved[6]) == [["r1", ACCOUNT, 7, 4, 60_000, "tokens/day", start_s, start_s + 86_400, 9, 2]]
     assert _unpack(settlement[6]) == ["r1", 0, 0, "tokens/day", start_s, 1]
     assert settlement[7] == b"e"
 

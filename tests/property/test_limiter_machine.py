@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from typing import Any, ClassVar, TypeVar
 
 import hypothesis.strategies as st
+import msgspec
 from hypothesis import settings
 from hypothesis.stateful import (
     Bundle,
@@ -21,12 +22,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from gateway.domain.decisions import Admitted, Counter, Decision, Line, Reservation, Settlement
+from gateway.domain.decisions import Admitted, Counter, Decision, Line, Renewal, Reservation, Settlement
 from gateway.domain.limits import UTC, Window
+from gateway.domain.usage import UsageEvent
 from gateway.domain.windows import bounds
 from gateway.quota.keys import Keyspace
 from gateway.quota.resp import RedisLink
-from tests.support.limiters import PARTITIONS, Clock, MemorySubject, RedisSubject
+from tests.support.limiters import PARTITIONS, Clock, MemorySubject, RedisSubject, told
 from tests.support.valkey import ValkeyServer
 
 T = TypeVar("T")
@@ -94,15 +96,34 @@ class LimiterMachine(RuleBasedStateMachine):
         concurrency=st.sampled_from([-1, -1, -1, 3, 1, 0]),
         late_s=st.sampled_from([0, 0, 0, 0, 0, 30, -30]),
         length_s=st.sampled_from([0, 0, 5400]),
+        lease_s=st.sampled_from([30, 60, 600, 90_000]),
+        tokens=st.sampled_from([None, 0, 1, 40]),
     )
     def ask(
-        self, account: str, lines: dict[str, int], version: int, concurrency: int, late_s: int, length_s: int
+        self,
+        account: str,
+        lines: dict[str, int],
+        version: int,
+        concurrency: int,
+        *,
+        late_s: int,
+        length_s: int,
+        lease_s: int,
+        tokens: int | None,
     ) -> Any:
         """Reserve; now and then by a gateway whose clock is off, or one that knows another window."""
         self.asked += 1
+        request_id = f"r{self.asked}"
         built = tuple(self._line(name, amount, late_s, length_s) for name, amount in lines.items())
-        reservation = Reservation(f"r{self.asked}", account, version, built, concurrency)
+        about = None if tokens is None else self._told(request_id, tokens)
+        reservation = Reservation(request_id, account, version, built, concurrency, lease_s * 1000, about)
         return reservation if isinstance(self.reserve(reservation), Admitted) else multiple()
+
+    def _told(self, request_id: str, tokens: int) -> UsageEvent:
+        return told(request_id, self.clock.now_us // 1000, tokens)
+
+    def _packed(self, request_id: str, tokens: int = 0) -> bytes:
+        return msgspec.msgpack.encode(self._told(request_id, tokens))
 
     def _line(self, name: str, amount: int, late_s: int, length_s: int) -> Line:
         now_s = self.clock.now_s + late_s
@@ -125,7 +146,7 @@ class LimiterMachine(RuleBasedStateMachine):
     def settle(self, reservation: Reservation, share: int, event: bool) -> Settlement:
         """Settle at none, half or all of the estimate."""
         true = tuple((line.name, line.start_s, line.amount * share // 2) for line in reservation.lines)
-        event_bytes = reservation.request_id.encode() if event else b""
+        event_bytes = self._packed(reservation.request_id, share) if event else b""
         return self._settle(Settlement(reservation.request_id, reservation.account_id, true, event_bytes))
 
     @rule(target=over, reservation=consumes(live), excess=amounts, kept=st.integers(0, 4))
@@ -133,7 +154,9 @@ class LimiterMachine(RuleBasedStateMachine):
         """Settle above the estimate, and leave lines out."""
         self.within_estimates = False
         true = tuple((line.name, line.start_s, line.amount + excess) for line in reservation.lines[:kept])
-        return self._settle(Settlement(reservation.request_id, reservation.account_id, true, b"over"))
+        return self._settle(
+            Settlement(reservation.request_id, reservation.account_id, true, self._packed(reservation.request_id))
+        )
 
     @rule(settlement=over, again=st.booleans())
     def settle_twice(self, settlement: Settlement, again: bool) -> None:
@@ -145,7 +168,23 @@ class LimiterMachine(RuleBasedStateMachine):
         )
         self._settle(repeat)
 
+    @rule(reservation=live, lease_s=st.sampled_from([0, 30, 600]), tokens=st.integers(0, 60))
+    def renew(self, reservation: Reservation, lease_s: int, tokens: int) -> None:
+        """A sign of life, which may come late."""
+        about = self._told(reservation.request_id, tokens)
+        renewal = Renewal(reservation.request_id, reservation.account_id, lease_s * 1000, about)
+        self.both(self.model.limiter.renew([renewal]), self.scripts.limiter.renew([renewal]))
+
+    @rule()
+    def reap(self) -> None:
+        """What nobody renewed in time is settled."""
+        if self.both(self.model.limiter.reap(), self.scripts.limiter.reap()):
+            self.within_estimates = False
+
     def _settle(self, settlement: Settlement) -> Settlement:
+        if settlement.request_id in self.model.limiter._reaped:
+            self.within_estimates = False
+
         async def tell() -> None:
             await self.model.limiter.settle(settlement)
             await self.scripts.limiter.settle(settlement)
@@ -170,7 +209,7 @@ class LimiterMachine(RuleBasedStateMachine):
         self.asked += 1
         if raced == "settle":
             self.within_estimates = False
-            self._settle(Settlement(f"r{self.asked}", account, (), b"e"))
+            self._settle(Settlement(f"r{self.asked}", account, (), self._packed(f"r{self.asked}")))
         elif raced == "bump":
             self.bump(account, version)
         counters = tuple(
@@ -250,9 +289,10 @@ class LimiterMachine(RuleBasedStateMachine):
 
     @invariant()
     def holds_agree(self) -> None:
-        """Same holds, with the same leases."""
+        """Same holds, with the same leases; the same reaped."""
         held = {request_id: hold.lease_ends_us for request_id, hold in self.model.limiter._holds.items()}
         assert self.runner.run(self._leases()) == held
+        assert self.runner.run(self._reaped()) == set(self.model.limiter._reaped)
 
     async def _leases(self) -> dict[str, int]:
         leases: dict[str, int] = {}
@@ -262,6 +302,10 @@ class LimiterMachine(RuleBasedStateMachine):
             held = await self.link.call("HKEYS", f"tw:{{{partition}}}:holds")
             assert sorted(held) == sorted(found[::2])
         return leases
+
+    async def _reaped(self) -> set[str]:
+        keys = await self.link.call("KEYS", "tw:*:reaped:*")
+        return {key.decode().rpartition(":")[2] for key in keys}
 
 
 def test_the_scripts_do_as_the_model_does(valkey: ValkeyServer) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from gateway.domain.decisions import Admitted, Counter, Line, Reservation, Settlement
 from gateway.domain.limits import Remedy
+from gateway.domain.usage import CountedBy, Outcome, UsageEvent
 from gateway.quota.limiter import Limiter
 from gateway.quota.memory_limiter import MemoryLimiter
 from gateway.quota.redis_limiter import RedisLimiter
@@ -132,9 +133,33 @@ def line(start_s: int, maximum: int, amount: int = 1, *, name: str = "requests/h
     return Line(name, start_s, start_s + length_s, maximum, amount, Remedy.WAIT)
 
 
-def asked(request_id: str, *lines: Line, version: int = 1, concurrency: int = -1) -> Reservation:
+def asked(
+    request_id: str,
+    *lines: Line,
+    version: int = 1,
+    concurrency: int = -1,
+    lease_ms: int = 60_000,
+    about: UsageEvent | None = None,
+) -> Reservation:
     """A reservation of the one account."""
-    return Reservation(request_id, ACCOUNT, version, lines, concurrency)
+    return Reservation(request_id, ACCOUNT, version, lines, concurrency, lease_ms, about)
+
+
+def told(
+    request_id: str,
+    admitted_ms: int,
+    input_tokens: int = 0,
+    output_tokens: int = 0,
+    *,
+    requests: int = 1,
+    outcome: Outcome = Outcome.REAPED,
+) -> UsageEvent:
+    """The event of a request of the one account."""
+    names = request_id, ACCOUNT, "key", "free", "/v1", "/v1", "m", "main"
+    counted = requests, input_tokens, output_tokens
+    return UsageEvent(
+        *names, admitted_ms, admitted_ms, 200, outcome, CountedBy.ESTIMATE, False, *counted, 0, 0, 50, 10, 0
+    )
 
 
 def settled(

@@ -9,6 +9,7 @@ import asyncio
 import math
 import socket
 from collections import deque
+from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
 from uvicorn.config import Config
@@ -34,6 +35,8 @@ class HttpConnection(asyncio.Protocol):
     """
 
     patience: ClassVar[Patience] = Patience()
+    write: Callable[[bytes], None]
+    """Write after what was written: the transport's own method, without a Python frame."""
 
     def __init__(
         self,
@@ -73,7 +76,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
         self._transport = cast("asyncio.Transport", transport)
-        self._write = self._transport.write
+        self.write = self._transport.write
         service = self._service
         service.join(self)
         self._over = service.most_connections is not None and len(service.connections) > service.most_connections
@@ -116,10 +119,6 @@ class HttpConnection(asyncio.Protocol):
         self._rearm()
 
     # -- from the exchange
-
-    def write(self, data: bytes, /) -> None:
-        """Write after what was written."""
-        self._write(data)
 
     def write_pair(self, head: bytes, body: bytes) -> None:
         """Write both, without a copy."""
@@ -208,7 +207,7 @@ class HttpConnection(asyncio.Protocol):
         self._exchange = exchange
         self.deadline = self._clock.now if self._half_closed else math.inf
         service = self._service
-        task = exchange.task = service.loop.create_task(exchange.run(service.app, service.tasks))
+        task = exchange.task = service.create_task(exchange.run(service.app, service.tasks))
         service.tasks.add(task)
 
     def _next(self) -> None:

@@ -14,7 +14,6 @@ from uvicorn.server import ServerState
 from gateway.domain.faults import INTERNAL, Fault
 from gateway.edge.exchange import Message, Scope
 from gateway.edge.http_limits import MAX_DISCARDED_BYTES, MAX_UNREAD_BYTES
-from gateway.edge.http_request_head import Framing
 from gateway.edge.http_response_head import response_head
 from gateway.telemetry.log import log
 
@@ -28,10 +27,7 @@ class Connection(Protocol):
     choked: bool
     """More is written than the client takes."""
     state: ServerState
-
-    def write(self, data: bytes, /) -> None:
-        """Write after what was written."""
-        ...
+    write: Callable[[bytes], None]
 
     def write_pair(self, head: bytes, body: bytes) -> None:
         """Write both, without a copy."""
@@ -92,10 +88,14 @@ class HttpExchange:
         "whole",
     )
 
-    def __init__(self, connection: Connection, scope: Scope, framing: Framing) -> None:
+    def __init__(
+        self, connection: Connection, scope: Scope, announced: int | None, keep: bool = True, expects: bool = False
+    ) -> None:
         self.connection = connection
         self.scope = scope
-        self.announced, self.keep, self.expects, _ = framing
+        self.announced = announced
+        self.keep = keep
+        self.expects = expects
         self.whole = self.gone = self.begun = self.complete = self._handed = self._started = False
         self.taken_bytes = 0
         self.unread = self._head = b""

@@ -17,6 +17,7 @@ from uvicorn.server import ServerState
 from gateway.domain.faults import HEAD_TOO_LARGE, TARGET_TOO_LONG, TOO_MANY_CONNECTIONS, Fault
 from gateway.edge.http_connection import HttpConnection
 from gateway.edge.http_exchange import HttpExchange
+from gateway.edge.http_known_head import KnownHead
 from gateway.edge.http_limits import (
     MAX_DISCARDED_BYTES,
     MAX_HEAD_BYTES,
@@ -28,7 +29,11 @@ from gateway.edge.http_request_head import bad, read_head, without_upgrade
 from gateway.telemetry.log import log
 from gateway.upstream.transport import RawHeaders
 
+MAX_UNKNOWN = 8
+"""Heads in a row that were not like the one before, after which a connection's heads are no longer remembered."""
+
 _Stop = HttpParserError | HttpParserUpgrade
+_SPACE = 32
 _STOPS = (HttpParserError, HttpParserUpgrade)
 
 
@@ -52,10 +57,13 @@ class HttpProtocol(HttpConnection):
     ) -> None:
         super().__init__(config, server_state, app_state)
         self._barren_bytes, self._large, self._upgrading = 0, False, b""
+        self._known: KnownHead | None = None
+        self._between, self._unknown = True, 0
         self._target: list[bytes] = []
         self._fields: RawHeaders = []
         self._arrived: list[bytes] = []
         self._callbacks = SimpleNamespace(
+            on_message_begin=self._on_message_begin,
             on_url=self._target.append,  # no Python frame
             on_header=_collector(self._fields),
             on_headers_complete=self._on_headers_complete,
@@ -68,8 +76,10 @@ class HttpProtocol(HttpConnection):
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop. Raises nothing."""
-        if self._deaf:
+        known = self._known
+        if self._deaf or (known is not None and self._is_known(known, data)):
             return
+        first = self._between and self._exchange is None
         size = self._barren_bytes = self._barren_bytes + len(data)
         self._large = size > MAX_HEAD_BYTES
         try:
@@ -78,10 +88,12 @@ class HttpProtocol(HttpConnection):
             self._stumble(error, data)
         if self._arrived:
             self._take_body()
-        if self._barren_bytes and not self._deaf:
-            self._on_barren(data)
+        if not (self._between or self._deaf):
+            self._on_unfinished()
         if self._queue:
             self._hold()
+        elif first and self._between and self._exchange is not None and self._unknown < MAX_UNKNOWN:
+            self._remember(self._exchange, data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop, once."""
@@ -89,6 +101,9 @@ class HttpProtocol(HttpConnection):
         del self._parser, self._callbacks  # they refer back to here
 
     # -- the parser's callbacks
+
+    def _on_message_begin(self) -> None:
+        self._between = False
 
     def _on_headers_complete(self) -> None:
         queue = self._queue
@@ -104,21 +119,22 @@ class HttpProtocol(HttpConnection):
             _check_size(target, fields)
         self._barren_bytes, self._head_begun = 0, False
         scope = self._scope.copy()
-        framing = read_head(self._parser, target, fields, scope)
-        if framing[3]:
+        announced, keep, expects, upgrades = read_head(self._parser, target, fields, scope)
+        if upgrades:
             self._upgrading = without_upgrade(self._parser.get_method(), target, fields)
             return
         if self._over:
             raise Fault(TOO_MANY_CONNECTIONS)
-        self._last = not framing[1]
+        self._last = not keep
         scope["state"] = scope["state"].copy()
-        exchange = self._incoming = HttpExchange(self, scope, framing)
+        exchange = self._incoming = HttpExchange(self, scope, announced, keep, expects)
         if self._exchange is None:
             self._begin(exchange)
         else:
             queue.append(exchange)
 
     def _on_message_complete(self) -> None:
+        self._between = True
         incoming = self._incoming
         if incoming is None:  # the head is yet to come again, without its wish to upgrade
             return
@@ -139,6 +155,26 @@ class HttpProtocol(HttpConnection):
 
     # -- what came
 
+    def _is_known(self, known: KnownHead, data: bytes) -> bool:
+        """Whether `data` is a request like the last one, which has then begun."""
+        if self._last or self._exchange is not None or not self._between:
+            return False
+        scope, body = known.again(data)
+        if scope is None:
+            return False
+        scope["state"] = scope["state"].copy()
+        exchange = HttpExchange(self, scope, len(body))
+        exchange.unread, exchange.whole = body, True
+        self._barren_bytes, self._unknown = 0, 0
+        self._begin(exchange)
+        return True
+
+    def _remember(self, exchange: HttpExchange, data: bytes) -> None:
+        """Know the head of `data`, which is one whole request without anything out of the ordinary."""
+        plain = exchange.keep and not exchange.expects and exchange.announced is not None and data[0] > _SPACE
+        self._known = KnownHead.of(data, exchange.scope) if plain and not self._large else None
+        self._unknown += 1
+
     def _take_body(self) -> None:
         """A part of a body has come."""
         incoming, self._barren_bytes = self._incoming, 0
@@ -156,8 +192,8 @@ class HttpProtocol(HttpConnection):
         if incoming is self._exchange and not self.choked:
             self.deadline = math.inf
 
-    def _on_barren(self, data: bytes) -> None:
-        """Bytes came that ended no head and brought no body."""
+    def _on_unfinished(self) -> None:
+        """The bytes that came have ended inside a request."""
         if self._barren_bytes > MAX_HEAD_BYTES:
             if self._incoming is not None:
                 self._refuse_input(bad("its chunks or trailers are out of proportion"))
@@ -165,7 +201,7 @@ class HttpProtocol(HttpConnection):
                 self._refuse_input(Fault(TARGET_TOO_LONG))
             else:
                 self._refuse_input(Fault(HEAD_TOO_LARGE))
-        elif not self._head_begun and self._incoming is None and data.strip(b"\r\n"):
+        elif self._incoming is None and not self._head_begun:
             self._head_begun = True
             self._rearm()
 

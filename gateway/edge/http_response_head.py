@@ -28,8 +28,10 @@ def response_head(status: int, fields: Fields, http_version: str, keep: bool, he
     """`fields` have their names in lower case. `keep` is whether the connection may go on after the answer."""
     framing = [field for field in fields if field[0] in _FRAMING]
     no_body = head_only or status in _NO_BODY
-    if len(framing) == 1 and framing[0][0] == _LENGTH and keep and not no_body and http_version == "1.1":
-        return _rendered(status, fields, b"\r\n\r\n"), _number(framing[0][1]), False, False, True
+    if len(framing) == 1 and keep and not no_body and http_version == "1.1":
+        name, value = framing[0]
+        if name == _LENGTH and value.isdigit():  # nearly always, and worth being quick
+            return _rendered(status, fields, b"\r\n"), int(value), False, False, True
     length, keep = _told(framing, keep)
     dropped = _FRAMING if status == 204 else _SERVERS_OWN
     fields = [field for field in fields if field[0] not in dropped]
@@ -37,14 +39,14 @@ def response_head(status: int, fields: Fields, http_version: str, keep: bool, he
     if length is None and not no_body:
         _check_case(fields)
         if http_version == "1.1":
-            chunked, ending = True, b"\r\ntransfer-encoding: chunked"
+            chunked, ending = True, b"transfer-encoding: chunked\r\n"
         else:
             keep = False
     if not keep:
-        ending += b"\r\nconnection: close"
+        ending += b"connection: close\r\n"
     elif http_version == "1.0":
-        ending += b"\r\nconnection: keep-alive"
-    return _rendered(status, fields, ending + b"\r\n\r\n"), length, chunked, no_body, keep
+        ending += b"connection: keep-alive\r\n"
+    return _rendered(status, fields, ending + b"\r\n"), length, chunked, no_body, keep
 
 
 def _told(framing: Fields, keep: bool) -> tuple[int | None, bool]:
@@ -73,12 +75,11 @@ def _check_case(fields: Fields) -> None:
 
 def _rendered(status: int, fields: Fields, ending: bytes) -> bytes:
     # One join over C iterators: a loop over the fields in Python costs four times as much.
-    lines = [_STATUS_LINES.get(status) or _status_line(status), *map(_field, fields)]
-    text = b"\r\n".join(lines)
-    breaks = len(lines) - 1
+    text = b"\r\n".join([_STATUS_LINES.get(status) or _status_line(status), *map(_field, fields), ending])
+    breaks = len(fields) + ending.count(b"\n") + 1
     if text.count(b"\n") != breaks or text.count(b"\r") != breaks or 0 in text:
         raise ValueError("a field of the answer holds CR, LF or NUL")
-    return text + ending
+    return text
 
 
 def _status_line(status: int) -> bytes:

@@ -29,6 +29,7 @@ class HttpService:
         if not config.loaded:
             config.load()
         self.loop = asyncio.get_running_loop()
+        self.create_task = self.loop.create_task
         self.app: Callable[..., Any] = config.loaded_app
         self.patience = patience
         self.keep_alive_s = float(config.timeout_keep_alive)

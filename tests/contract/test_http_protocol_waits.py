@@ -28,8 +28,9 @@ from tests.support.http_server import (
         (b"GET / HTTP/1.1\r\n", 408),
         (UPLOAD + b"four", 408),
         (post(b"abc") + b"\r\n", None),
+        (post(b"abc") + b"GET", 408),
     ],
-    ids=["silent", "in the head", "in the body", "idle"],
+    ids=["silent", "in the head", "in the body", "idle", "in the next head"],
 )
 async def test_a_client_that_says_nothing_more_is_left(wire: bytes, status: int | None) -> None:
     """F1, slowloris: a connection costs a client nothing, so it must not cost the gateway one for ever."""

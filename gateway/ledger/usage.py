@@ -226,7 +226,7 @@ async def _insert(connection: AsyncConnection, rows: Sequence[UsageEvent]) -> li
         part = msgspec.to_builtins(rows[start : start + size])
         part += [part[-1]] * (size - len(part))
         inserted = await connection.exec_driver_sql(_TAKING[size], tuple(chain.from_iterable(part)))
-        new += [row[0] for row in inserted]
+        new += inserted.scalars().all()
         start += size
     return new
 

@@ -152,7 +152,7 @@ class Serving:
         if self.process.poll() is None:
             self.processes()
             self.process.kill()
-        self.process.communicate()
         for pid in self._seen:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        self.process.communicate()

@@ -1,4 +1,4 @@
-"""`tollway serve` with four workers in front of a true upstream, and what a test reads out of it: ledger and Redis."""
+"""`tollway serve` with several workers in front of a test's upstream, and what is read out of it: ledger and Redis."""
 
 import sqlite3
 import time
@@ -13,6 +13,7 @@ from gateway.domain.accounts import ApiKey
 from gateway.domain.usage import UsageEvent
 from gateway.identity.keys import new_key
 from gateway.ledger.ledger import Ledger
+from gateway.quota.hold import Hold, read_hold
 from gateway.quota.keys import Keyspace
 from gateway.settings.deployment import deployment_of
 from gateway.settings.load import load
@@ -44,9 +45,9 @@ default_tier: wide
 class Tollway(Serving):
     """The process tree on `directory`, alive inside the `with` block."""
 
-    def __init__(self, directory: Path, upstream_port: int) -> None:
-        super().__init__(directory, "--workers", "4")
-        text = SETTINGS.format(data_dir=self.data_dir, upstream_port=upstream_port, partitions=PARTITIONS)
+    def __init__(self, directory: Path, upstream_port: int, *, workers: int = 4, settings: str = SETTINGS) -> None:
+        super().__init__(directory, "--workers", str(workers))
+        text = settings.format(data_dir=self.data_dir, upstream_port=upstream_port, partitions=PARTITIONS)
         self._file.write_text(text)
         self._deployment = deployment_of(load(self._file, {}))
 
@@ -102,6 +103,23 @@ class Tollway(Serving):
                 left["leases"] += await redis.zcard(f"{prefix}:leases")
                 left["events"] += await redis.xlen(f"{prefix}:events")
             return left
+
+    async def holds(self) -> list[Hold]:
+        """What is held, over all partitions."""
+        async with Redis.from_url(self._deployment.redis_url) as redis:
+            held: list[Any] = [await redis.hvals(f"tw:{{{partition}}}:holds") for partition in range(PARTITIONS)]
+            return [read_hold(packed) for values in held for packed in values]
+
+    def worker_of(self, client_port: int) -> str:
+        """Which worker has accepted the connection of a client on loopback; "" for none so far."""
+        end = f":{self.port:04X} 0100007F:{client_port:04X} 01 "
+        row = next(row for row in Path("/proc/net/tcp").read_text().splitlines() if end in row)
+        mine = f"socket:[{row.split()[9]}]"
+        for name, pid in self.processes().items():
+            files = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+            if name.startswith("worker") and mine in files:
+                return name
+        return ""
 
     async def counters(self, account: str) -> dict[str, int]:
         """The account's live state: `n` running, and of each limit `s:<name>` window start and `u:<name>` used."""

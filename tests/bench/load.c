@@ -1,35 +1,36 @@
 /* The bench's client: closed-loop HTTP/1.1 load over keep-alive connections, for JSON answers and event streams alike.
  *
- *   load -p PORT -c CONNECTIONS -d SECONDS -b BODY_FILE [-e STATUS] [-P PATH] [-H 'name: value']...
+ *   load -p PORT -c CONNECTIONS -d SECONDS -b BODY_FILE
+ *        [-r RATE] [-R RAMP_MS] [-e STATUS] [-P PATH] [-H 'name: value']...
  *
  * Each connection posts the body, reads the answer to its end and posts again. When the time is up nothing new is sent
  * and what is under way is read to its end (DRAIN_S at most), so that the counts agree with the upstream's to the unit
  * and CPU can be divided by all that was answered. Times cover every answer, so that slow ones are not left out;
- * the counts "in_window" are for rates.
+ * the counts "in_window" are for rates. Dials are spread over RAMP_MS (10).
+ * With a RATE a second, requests fall due by the clock instead, whatever became of those before: one that finds no
+ * connection free waits, and its times count from the moment it was due. `unsent` were due and never left.
  * Prints one JSON object. Errors are counted by kind and never hidden:
  *   wrong_status  an answer whose status is not STATUS (200 by default)
  *   cut           a stream without [DONE], or an answer that ended before its framing said
  *   lost          a connection that could not be made or died before an answer; `unfinished`: open after the drain
  * Times are microseconds from the request's write: `first` to the first body byte (for a stream, its first event),
- * `whole` to the answer's end. */
+ * `whole` to the answer's end; `gap` is a stream's longest wait from one event to the next. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <time.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "times.h"
+
 enum { HEAD_MAX = 16384, DRAIN_S = 10, MARK = 8 };
-static const uint64_t RAMP_NS = 10 * 1000000ull; /* dials are spread over one spacing of the mock: no lockstep */
 enum part { HEAD, SIZED, TO_CLOSE, CHUNK_SIZE, CHUNK_DATA, CHUNK_END, TRAILER };
 
 struct connection {
@@ -39,59 +40,24 @@ struct connection {
     size_t head_len, left;
     int status, mark_len;
     char mark[MARK]; /* the first bytes of the current line of a stream */
-    bool connecting, closing, is_stream, saw_done, line_has_text;
+    bool idle, connecting, closing, is_stream, saw_done, line_has_text;
     size_t sent;
-    uint64_t began_ns, first_ns;
+    uint64_t began_ns, first_ns, last_ns, gap_ns;
+    struct connection *next_idle;
 };
-
-struct times { float *us; size_t len, cap; };
 
 static struct {
     uint64_t answers, answers_in_window, events, events_in_window, bytes, wrong_status, cut, lost;
     int last_wrong_status;
 } seen;
-static struct times first_times, whole_times;
+static struct times first_times, whole_times, gap_times;
 static struct sockaddr_in address;
 static char *request;
 static size_t request_len;
-static int poller, open_connections, wanted_status = 200;
-static uint64_t stop_ns;
-
-static void *or_die(void *memory) {
-    if (!memory) { perror("load"); exit(1); }
-    return memory;
-}
-
-static uint64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
-}
-
-static void note(struct times *times, uint64_t elapsed_ns) {
-    if (times->len == times->cap) {
-        times->cap = times->cap ? 2 * times->cap : 4096;
-        times->us = or_die(realloc(times->us, times->cap * sizeof *times->us));
-    }
-    times->us[times->len++] = (float)elapsed_ns / 1e3f;
-}
-
-static int by_size(const void *a, const void *b) {
-    float x = *(const float *)a, y = *(const float *)b;
-    return (x > y) - (x < y);
-}
-
-static void print_times(const char *name, struct times *times) {
-    static const double shares[] = {0.5, 0.9, 0.99, 1};
-    static const char *const labels[] = {"p50", "p90", "p99", "max"};
-    qsort(times->us, times->len, sizeof *times->us, by_size);
-    printf(",\"%s_us\":{", name);
-    for (int i = 0; i < 4; i++) {
-        size_t at = times->len ? (size_t)(shares[i] * (double)(times->len - 1) + 0.5) : 0;
-        printf("%s\"%s\":%.1f", i ? "," : "", labels[i], times->len ? (double)times->us[at] : 0.0);
-    }
-    printf("}");
-}
+static int poller, ticker, open_connections, wanted_status = 200;
+static uint64_t stop_ns, ramp_ns = 10 * 1000000ull; /* one spacing of the mock: no lockstep */
+static uint64_t interval_ns, due_ns; /* when paced: between two requests, and when the next one is due */
+static struct connection *first_idle, *last_idle;
 
 static void watch(struct connection *c, int operation, uint32_t events) {
     struct epoll_event e = {.events = events, .data.ptr = c};
@@ -118,27 +84,49 @@ static void push_request(struct connection *c) {
     watch(c, EPOLL_CTL_MOD, EPOLLIN | (c->sent < request_len ? EPOLLOUT : 0));
 }
 
-static void begin(struct connection *c) {
+static void begin(struct connection *c, uint64_t began_ns) {
     c->part = HEAD;
     c->head_len = c->sent = 0;
     c->mark_len = 0;
     c->closing = c->is_stream = c->saw_done = false;
-    c->first_ns = 0;
-    c->began_ns = now_ns();
+    c->first_ns = c->last_ns = c->gap_ns = 0;
+    c->began_ns = began_ns;
     ssize_t n = write(c->fd, request, request_len);
     c->sent = n > 0 ? (size_t)n : 0;
     if (c->sent < request_len) push_request(c);
 }
 
-static void next_request(struct connection *c, uint64_t now, bool redial) {
-    bool over = now >= stop_ns;
-    if (redial || over) {
-        close(c->fd);
-        c->fd = -1;
+/* Starts what is due, as far as there are idle connections; the one that has been idle longest goes first. */
+static void begin_due(uint64_t now) {
+    for (; first_idle && due_ns <= now && now < stop_ns; due_ns += interval_ns) {
+        struct connection *c = first_idle;
+        first_idle = c->next_idle;
+        c->idle = false;
+        begin(c, due_ns);
     }
-    if (over) open_connections--;
-    else if (redial) dial(c);
-    else begin(c);
+}
+
+static void begin_or_wait(struct connection *c) {
+    if (!interval_ns) { begin(c, now_ns()); return; }
+    c->next_idle = NULL;
+    c->idle = true;
+    if (first_idle) last_idle->next_idle = c;
+    else first_idle = c;
+    last_idle = c;
+    begin_due(now_ns());
+}
+
+static void retire(struct connection *c) {
+    close(c->fd);
+    c->fd = -1;
+    open_connections--;
+}
+
+static void next_request(struct connection *c, uint64_t now, bool redial) {
+    if (now >= stop_ns) { retire(c); return; }
+    if (redial) close(c->fd);
+    if (redial) dial(c);
+    else begin_or_wait(c);
 }
 
 static void lose(struct connection *c, uint64_t now) {
@@ -157,6 +145,7 @@ static void finish(struct connection *c, uint64_t now) {
         seen.answers++;
         if (now <= stop_ns) seen.answers_in_window++;
         note(&whole_times, now - c->began_ns);
+        if (c->is_stream) note(&gap_times, c->gap_ns);
     }
     next_request(c, now, c->closing);
 }
@@ -169,6 +158,8 @@ static void note_first(struct connection *c, uint64_t now) {
 
 static void note_event(struct connection *c, uint64_t now) {
     note_first(c, now);
+    if (c->last_ns && now - c->last_ns > c->gap_ns) c->gap_ns = now - c->last_ns;
+    c->last_ns = now;
     seen.events++;
     if (now <= stop_ns) seen.events_in_window++;
     if (!memcmp(c->mark, "data: [D", MARK)) c->saw_done = true;
@@ -289,7 +280,7 @@ static void on_ready(struct connection *c, uint32_t events) {
     if (c->connecting && (events & EPOLLOUT) && !(events & (EPOLLERR | EPOLLHUP))) {
         c->connecting = false;
         watch(c, EPOLL_CTL_MOD, EPOLLIN);
-        begin(c);
+        begin_or_wait(c);
         return;
     }
     if ((events & EPOLLOUT) && !c->connecting) push_request(c);
@@ -297,32 +288,63 @@ static void on_ready(struct connection *c, uint32_t events) {
     ssize_t n = read(c->fd, buffer, sizeof buffer);
     uint64_t now = now_ns();
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (n <= 0 && c->idle) { fprintf(stderr, "load: an idle connection was closed\n"); exit(1); }
     if (n <= 0) { on_closed(c, now); return; }
     seen.bytes += (uint64_t)n;
     if (take(c, buffer, (size_t)n, now)) finish(c, now);
 }
 
+/* A timer that ticks when a request is due; its event carries no connection. */
+static void tick(void) {
+    if (!interval_ns) return;
+    struct timespec step = {.tv_sec = (time_t)(interval_ns / 1000000000ull)};
+    step.tv_nsec = (long)(interval_ns % 1000000000ull);
+    struct itimerspec every = {.it_interval = step, .it_value = step};
+    struct epoll_event e = {.events = EPOLLIN, .data.ptr = NULL};
+    ticker = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
+    timerfd_settime(ticker, 0, &every, NULL);
+    epoll_ctl(poller, EPOLL_CTL_ADD, ticker, &e);
+}
+
+static void on_tick(void) {
+    uint64_t ticks;
+    if (read(ticker, &ticks, sizeof ticks) > 0) begin_due(now_ns());
+}
+
+static void retire_idle(void) {
+    for (; first_idle; first_idle = first_idle->next_idle) retire(first_idle);
+}
+
 static void run(int connections) {
     struct epoll_event ready[256];
     struct connection *all = or_die(calloc((size_t)connections, sizeof *all));
-    uint64_t start_ns = now_ns(), now = start_ns, pause_ns = RAMP_NS / (uint64_t)connections;
+    uint64_t start_ns = now_ns(), now = start_ns, pause_ns = ramp_ns / (uint64_t)connections;
     int dialled = 0;
     poller = epoll_create1(0);
     open_connections = connections;
+    due_ns = start_ns + 2 * ramp_ns;
+    tick();
     for (; open_connections && now < stop_ns + DRAIN_S * 1000000000ull; now = now_ns()) {
         while (dialled < connections && now >= start_ns + (uint64_t)dialled * pause_ns) dial(&all[dialled++]);
         int n = epoll_wait(poller, ready, 256, dialled < connections ? 0 : 100);
-        for (int i = 0; i < n; i++) on_ready(ready[i].data.ptr, ready[i].events);
+        for (int i = 0; i < n; i++) {
+            if (ready[i].data.ptr) on_ready(ready[i].data.ptr, ready[i].events);
+            else on_tick();
+        }
+        if (now >= stop_ns) retire_idle();
     }
 }
 
 static void report(double seconds) {
     printf("{\"seconds\":%.3f,\"answers\":%lu,\"answers_in_window\":%lu,\"events\":%lu,\"events_in_window\":%lu,"
-           "\"bytes\":%lu,\"wrong_status\":%lu,\"last_wrong_status\":%d,\"cut\":%lu,\"lost\":%lu,\"unfinished\":%d",
+           "\"bytes\":%lu,\"wrong_status\":%lu,\"last_wrong_status\":%d,\"cut\":%lu,\"lost\":%lu,\"unfinished\":%d,"
+           "\"unsent\":%lu",
            seconds, seen.answers, seen.answers_in_window, seen.events, seen.events_in_window, seen.bytes,
-           seen.wrong_status, seen.last_wrong_status, seen.cut, seen.lost, open_connections);
+           seen.wrong_status, seen.last_wrong_status, seen.cut, seen.lost, open_connections,
+           interval_ns && due_ns < stop_ns ? (stop_ns - due_ns) / interval_ns : 0);
     print_times("first", &first_times);
     print_times("whole", &whole_times);
+    print_times("gap", &gap_times);
     printf("}\n");
 }
 
@@ -350,12 +372,14 @@ int main(int argc, char **argv) {
     char headers[4096] = "";
     int connections = 1, port = 0, option;
     double seconds = 1;
-    while ((option = getopt(argc, argv, "p:c:d:b:e:P:H:")) != -1) {
+    while ((option = getopt(argc, argv, "p:c:d:b:r:R:e:P:H:")) != -1) {
         size_t used = strlen(headers);
         if (option == 'p') port = atoi(optarg);
         else if (option == 'c') connections = atoi(optarg);
         else if (option == 'd') seconds = atof(optarg);
         else if (option == 'b') body_file = optarg;
+        else if (option == 'r') interval_ns = (uint64_t)(1e9 / atof(optarg));
+        else if (option == 'R') ramp_ns = (uint64_t)(atof(optarg) * 1e6);
         else if (option == 'e') wanted_status = atoi(optarg);
         else if (option == 'P') path = optarg;
         else if (option == 'H') snprintf(headers + used, sizeof headers - used, "%s\r\n", optarg);

@@ -6,8 +6,9 @@
  * GET /stats       what has been answered so far: requests, streams, events, and the tokens reported
  *
  * A request asks for a stream's shape in its prompt, which every gateway forwards: "#mock chunks=100", and "#spaced"
- * for a pause of SPACING_MS before each chunk. Each event leaves in a write and an HTTP chunk of its own. Usage is a
- * pure function of the request: bytes/4 in; 40 out for a JSON answer, 5 out for each chunk of a stream.
+ * for a pause of SPACING_MS before each chunk, "#slow" for one of ten times that. Each event leaves in a write and an
+ * HTTP chunk of its own. Usage is a pure function of the request: bytes/4 in; 40 out for a JSON answer, 5 out for each
+ * chunk of a stream.
  * Only the first and the last KB of a body are searched, so that a long prompt costs the mock nothing.
  * A request it can't frame (no content-length) is answered 411 and its connection closed. */
 #define _GNU_SOURCE
@@ -17,15 +18,13 @@
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "times.h"
 
 enum { MAX_REQUEST = 8 << 20, SEARCHED = 1024, JSON_TOKENS = 40, CHUNK_TOKENS = 5 };
 enum flow { GO_ON, WAIT, DONE, DEAD };
@@ -34,7 +33,8 @@ struct connection {
     int fd;
     char *in, *out;
     size_t in_len, in_cap, out_len, out_sent, out_cap;
-    bool answering, streaming, spaced, usage, last, wants_write, queued, closed;
+    struct queue *pauses; /* in which it waits before each chunk; NULL in a burst */
+    bool answering, streaming, usage, last, wants_write, queued, closed;
     int chunk, chunks;
     size_t prompt_tokens;
     uint64_t due_ns;
@@ -42,8 +42,8 @@ struct connection {
 };
 
 static struct { uint64_t requests, streams, events, input_tokens, output_tokens; } served;
-static struct connection *first_due, *last_due; /* every pause is equally long, so the queue is in order of time */
-static uint64_t spacing_ns = 10 * 1000000ull;
+/* Every pause of a queue is equally long, so each queue is in order of time. */
+static struct queue { struct connection *first, *last; uint64_t pause_ns; } spaced, slow;
 static int poller;
 
 #define HEAD(status, type) "HTTP/1.1 " status "\r\nContent-Type: " type "\r\n"
@@ -53,17 +53,6 @@ static int poller;
 #define USAGE "\"usage\":{\"prompt_tokens\":%zu,\"completion_tokens\":%d,\"total_tokens\":%zu," \
     "\"prompt_tokens_details\":{\"cached_tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":0}}"
 #define FOX "The quick brown fox jumps over the lazy dog. "
-
-static void *or_die(void *memory) {
-    if (!memory) { perror("mock"); exit(1); }
-    return memory;
-}
-
-static uint64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
-}
 
 /* A queued connection stays in memory until its turn in the queue comes. */
 static void drop(struct connection *c) {
@@ -177,12 +166,13 @@ static enum flow stream_step(struct connection *c) {
 }
 
 static void pause_stream(struct connection *c) {
-    c->due_ns = now_ns() + spacing_ns;
+    struct queue *queue = c->pauses;
+    c->due_ns = now_ns() + queue->pause_ns;
     c->next_due = NULL;
     c->queued = true;
-    if (first_due) last_due->next_due = c;
-    else first_due = c;
-    last_due = c;
+    if (queue->first) queue->last->next_due = c;
+    else queue->first = c;
+    queue->last = c;
 }
 
 /* Carries the answer as far as it goes now; DEAD when the connection is gone. */
@@ -191,7 +181,7 @@ static enum flow advance(struct connection *c) {
         enum flow flow = c->streaming ? stream_step(c) : answer_json(c);
         if (flow == DEAD) { drop(c); return DEAD; }
         if (flow == DONE) c->answering = false;
-        else if (c->spaced) { pause_stream(c); return WAIT; }
+        else if (c->pauses) { pause_stream(c); return WAIT; }
         else if (flow == WAIT) return WAIT;
     }
     if (!c->last || c->out_len) return DONE;
@@ -213,12 +203,14 @@ static void read_wishes(struct connection *c, const char *text, size_t len) {
     if (chunks) c->chunks = atoi(chunks + 13);
     c->streaming |= is_true(text, len, "\"stream\"");
     c->usage |= is_true(text, len, "\"include_usage\"");
-    c->spaced |= c->streaming && memmem(text, len, "#spaced", 7);
+    if (c->streaming && memmem(text, len, "#spaced", 7)) c->pauses = &spaced;
+    if (c->streaming && memmem(text, len, "#slow", 5)) c->pauses = &slow;
 }
 
 static void begin_answer(struct connection *c, const char *body, size_t len) {
     c->answering = true;
-    c->streaming = c->spaced = c->usage = false;
+    c->streaming = c->usage = false;
+    c->pauses = NULL;
     c->chunk = 0;
     c->chunks = 100;
     c->prompt_tokens = len / 4;
@@ -308,11 +300,11 @@ static void accept_all(int listener) {
     }
 }
 
-static void resume_due(void) {
-    uint64_t now = first_due ? now_ns() : 0;
-    while (first_due && first_due->due_ns <= now) {
-        struct connection *c = first_due;
-        first_due = c->next_due;
+static void resume_due(struct queue *queue) {
+    uint64_t now = queue->first ? now_ns() : 0;
+    while (queue->first && queue->first->due_ns <= now) {
+        struct connection *c = queue->first;
+        queue->first = c->next_due;
         c->queued = false;
         if (c->closed) drop(c);
         else if (advance(c) == DONE) serve(c);
@@ -320,9 +312,11 @@ static void resume_due(void) {
 }
 
 static int milliseconds_to_next(void) {
-    if (!first_due) return -1;
-    uint64_t now = now_ns();
-    return first_due->due_ns <= now ? 0 : (int)((first_due->due_ns - now + 999999) / 1000000);
+    uint64_t due = spaced.first ? spaced.first->due_ns : UINT64_MAX, now;
+    if (slow.first && slow.first->due_ns < due) due = slow.first->due_ns;
+    if (due == UINT64_MAX) return -1;
+    now = now_ns();
+    return due <= now ? 0 : (int)((due - now + 999999) / 1000000);
 }
 
 static int listen_on(int port) {
@@ -346,18 +340,22 @@ static void run(int listener) {
             else if ((ready[i].events & EPOLLOUT) && !on_writable(c)) continue;
             else if (ready[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) on_readable(c);
         }
-        resume_due();
+        resume_due(&spaced);
+        resume_due(&slow);
     }
 }
 
 int main(int argc, char **argv) {
     int port = 0, option;
+    double spacing_ms = 10;
     while ((option = getopt(argc, argv, "p:s:")) != -1) {
         if (option == 'p') port = atoi(optarg);
-        else if (option == 's') spacing_ns = (uint64_t)(atof(optarg) * 1e6);
+        else if (option == 's') spacing_ms = atof(optarg);
         else return 2;
     }
     if (!port) { fprintf(stderr, "mock -p PORT [-s SPACING_MS]\n"); return 2; }
+    spaced.pause_ns = (uint64_t)(spacing_ms * 1e6);
+    slow.pause_ns = 10 * spaced.pause_ns;
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* the bench that started it may be killed */
     signal(SIGPIPE, SIG_IGN);
     run(listen_on(port));

@@ -1,4 +1,4 @@
-"""The two C programs of the bench, compiled when they are older than their source."""
+"""The two C programs of the bench, compiled when they are older than their sources."""
 
 import shutil
 import subprocess
@@ -26,7 +26,8 @@ def compiled(directory: Path) -> Programs:
 
 def _compiled(name: str, directory: Path) -> Path:
     source, program = HERE / f"{name}.c", directory / name
-    if program.exists() and program.stat().st_mtime > source.stat().st_mtime:
+    newest = max(file.stat().st_mtime for file in (source, *HERE.glob("*.h")))
+    if program.exists() and program.stat().st_mtime > newest:
         return program
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:

@@ -125,6 +125,7 @@ def test_a_refusal_costs_half_a_request(run: Run) -> None:
         assert meter.of("write") == {"client": LONE, "redis": LONE}
         assert meter.total("task") == LONE, meter.of("task")
         assert meter.total("future") <= (1 + FUTURES_A_SCRIPT_RUN) * LONE, meter.of("future")
+        assert meter.total("decode") == LONE, "the request's fields"
         assert_no_timer_of_its_own(meter)
 
     run(scenario)

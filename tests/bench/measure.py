@@ -1,32 +1,24 @@
 """One measured run of one workload on one target, and the medians of several.
 
 CPU is read before the load and after it, once the target is quiet again: what a gateway does behind its answers
-(settling, flushing to the ledger) is its cost too. Counts are checked in each run: the client, the mock and the
-workload must agree to the unit, and so must the target's books, where it keeps any (Tollway's ledger: requests and
-tokens of each kind). Where they don't, the run says so in `problems` and the table shows it.
+(settling, flushing to the ledger) is its cost too. Counts are checked in each run: where they disagree, the run says so
+in `problems` and the table shows it.
 """
 
-import json
-import subprocess
 import time
-from dataclasses import asdict, dataclass, fields
-from http.client import HTTPConnection
-from pathlib import Path
+from dataclasses import dataclass, fields
 from resource import RUSAGE_CHILDREN, getrusage
 from statistics import median
 from typing import Any
 
-from tests.bench.processes import cores_busy_s, cpu_s, pinned, rss_mb, tree
+from tests.bench.audit import Audit
+from tests.bench.client import Client, Seen
+from tests.bench.processes import cores_busy_s, cpu_s, rss_mb, tree
 from tests.bench.target import Ground, Target
 from tests.bench.valkey import SCRIPT_CALLS
-from tests.bench.workloads import PATH, Workload
+from tests.bench.workloads import Workload
 
 WARM_UP_S = 0.3
-LOAD_GRACE_S = 30.0
-QUIET_STEP_S = 0.25
-QUIET_SHARE = 0.03
-QUIET_WAIT_S = 5.0
-BOOKS_WAIT_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,53 +77,30 @@ class _Clocks:
 
 
 class Measure:
-    """Runs workloads against targets with the load program at `load`."""
+    """Runs workloads against targets."""
 
-    def __init__(self, ground: Ground, load: Path) -> None:
+    def __init__(self, ground: Ground, client: Client) -> None:
         self._ground = ground
-        self._load = load
+        self._client = client
 
     def run(self, target: Target, workload: Workload, seconds: float) -> Run:
         """Warm up, load for `seconds`, and account for it. Raises OSError or CalledProcessError if the client fails."""
-        served_at_start, booked_at_start = self._served(), _booked(target)
-        self._send(target, workload, WARM_UP_S)
-        served_before = self._served()
-        booked_before = _settled(target, booked_at_start, served_before["requests"] - served_at_start["requests"])
+        warming = Audit(self._ground, target)
+        self._client.send(target, workload, WARM_UP_S, body=workload.warm_up)
+        warming.settle()
+        audit = Audit(self._ground, target)
         calls_before = target.valkey.calls() if target.valkey else {}
         before = self._clocks(target)
-        seen = self._send(target, workload, seconds)
+        seen = self._client.send(target, workload, seconds)
         under_load = self._clocks(target).since(before)
         rss = rss_mb(tree(target.pid))
-        served = _growth(self._served(), served_before)
-        booked = _growth(_settled(target, booked_before, served["requests"]), booked_before)
+        counted = audit.close([(workload, seen)])
         in_all = self._clocks(target).since(before)
-        new_calls = _growth(target.valkey.calls(), calls_before) if target.valkey else {}
+        calls = target.valkey.calls() if target.valkey else {}
+        new_calls = {name: count - calls_before.get(name, 0) for name, count in calls.items()}
         figures = _figures(target, workload, seen, _Spent(under_load, in_all, rss, new_calls))
-        problems = _problems(workload, seen, served, booked)
-        return Run(figures, seen["answers"], seen["events"], served["requests"], booked, problems)
-
-    def _send(self, target: Target, workload: Workload, seconds: float) -> dict[str, Any]:
-        body = self._ground.scratch / f"{workload.name}.json"
-        body.write_bytes(workload.body)
-        headers = (target.spent_headers if workload.refused else target.headers) or {}
-        command = [self._load, "-p", target.port, "-c", workload.connections, "-d", seconds, "-b", body, "-P", PATH]
-        command += ["-e", workload.status]
-        for name, value in headers.items():
-            command += ["-H", f"{name}: {value}"]
-        with pinned(self._ground.cores.others):
-            words = [str(word) for word in command]
-            done = subprocess.run(words, check=True, stdout=subprocess.PIPE, timeout=seconds + LOAD_GRACE_S)
-        seen: dict[str, Any] = json.loads(done.stdout)
-        return seen
-
-    def _served(self) -> dict[str, int]:
-        link = HTTPConnection("127.0.0.1", self._ground.mock_port, timeout=10)
-        try:
-            link.request("GET", "/stats")
-            counts: dict[str, int] = json.loads(link.getresponse().read())
-        finally:
-            link.close()
-        return counts
+        served = counted.served["requests"]
+        return Run(figures, seen["answers"], seen["events"], served, counted.booked, counted.problems)
 
     def _clocks(self, target: Target) -> _Clocks:
         client = getrusage(RUSAGE_CHILDREN)
@@ -153,7 +122,7 @@ class _Spent:
     calls: dict[str, int]
 
 
-def _figures(target: Target, workload: Workload, seen: dict[str, Any], spent: _Spent) -> Figures:
+def _figures(target: Target, workload: Workload, seen: Seen, spent: _Spent) -> Figures:
     units = max(1, seen["answers"] if workload.unit == "answer" else seen["events"])
     in_window = seen["answers_in_window"] if workload.unit == "answer" else seen["events_in_window"]
     load, requests = spent.under_load, max(1, seen["answers"])
@@ -175,56 +144,6 @@ def _figures(target: Target, workload: Workload, seen: dict[str, Any], spent: _S
         scripts_per_request=scripts / requests if target.valkey else None,
         commands_per_request=sum(spent.calls.values()) / requests if target.valkey else None,
     )
-
-
-def _growth(now: dict[str, int], before: dict[str, int]) -> dict[str, int]:
-    return {key: count - before.get(key, 0) for key, count in now.items()}
-
-
-def _booked(target: Target) -> dict[str, int]:
-    return asdict(target.books()) if target.books else {}
-
-
-def _settled(target: Target, before: dict[str, int], requests: int) -> dict[str, int]:
-    """The target's books once it is quiet and they hold `requests` more than `before`, or when time is up."""
-    _wait_until_quiet(target)
-    deadline = time.monotonic() + BOOKS_WAIT_S
-    while (booked := _booked(target)) and time.monotonic() < deadline:
-        if booked["requests"] - before["requests"] >= requests:
-            break
-        time.sleep(QUIET_STEP_S)
-    return booked
-
-
-def _problems(
-    workload: Workload, seen: dict[str, Any], served: dict[str, int], booked: dict[str, int]
-) -> tuple[str, ...]:
-    found = [f"{seen[kind]} {kind}" for kind in ("wrong_status", "cut", "lost", "unfinished") if seen[kind]]
-    if seen["wrong_status"]:
-        found.append(f"the last was {seen['last_wrong_status']}")
-    wanted = 0 if workload.refused else seen["answers"]
-    if served["requests"] != wanted:
-        found.append(f"the mock served {served['requests']} requests, not {wanted}")
-    if workload.unit == "event" and served["events"] != seen["events"]:
-        found.append(f"the mock sent {served['events']} events, {seen['events']} arrived")
-    found += [
-        f"the books have {count} {kind.replace('_', ' ')}, the mock reported {served[kind]}"
-        for kind, count in booked.items()
-        if count != served[kind]
-    ]
-    return tuple(found)
-
-
-def _wait_until_quiet(target: Target) -> None:
-    """Wait, bounded, until a target that works on behind its answers has finished."""
-    if target.valkey is None:
-        return
-    deadline = time.monotonic() + QUIET_WAIT_S
-    used, before = float("inf"), cpu_s([*tree(target.pid), target.valkey.pid])
-    while used > QUIET_SHARE * QUIET_STEP_S and time.monotonic() < deadline:
-        time.sleep(QUIET_STEP_S)
-        now = cpu_s([*tree(target.pid), target.valkey.pid])
-        used, before = now - before, now
 
 
 def medians(runs: list[Run]) -> Figures:

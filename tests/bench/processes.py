@@ -5,11 +5,14 @@ only gives in ticks of 10 ms. A process that won't start raises `BenchError` wit
 """
 
 import os
+import resource
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
+import venv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -126,6 +129,28 @@ def wait_until_200(
     raise BenchError(f"{process.args!r} does not answer ({said}): {tail}")
 
 
+def wait_until_listening(process: subprocess.Popen[bytes], log: Path, port: int) -> None:
+    """Connect until somebody listens on the port; raises BenchError with the log's end when nobody ever does."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
+            return
+        time.sleep(0.02)
+    raise BenchError(f"{process.args!r} does not listen: {log.read_text(errors='replace')[-800:]}")
+
+
+def installed(directory: Path, package: str, program: str) -> Path:
+    """A program of a package, installed once in a virtual environment of its own."""
+    path = directory / "bin" / program
+    if not path.exists():
+        print(f"installing {package} in {directory}", file=sys.stderr)
+        venv.create(directory, with_pip=True)
+        pip: list[str | Path] = [directory / "bin" / "pip", "install", "--quiet", "--quiet", package]
+        if subprocess.run(pip, check=False).returncode:
+            raise BenchError(f"{package} could not be installed in {directory}")
+    return path
+
+
 def tree(pid: int) -> list[int]:
     """`pid` and all its descendants."""
     children: dict[int, list[int]] = {}
@@ -156,6 +181,22 @@ def rss_mb(pids: Sequence[int]) -> float:
             lines = Path(f"/proc/{pid}/status").read_text().splitlines()
             total += int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
     return total / 1024
+
+
+def open_files(pids: Sequence[int]) -> int:
+    """File descriptors that the processes have open."""
+    total = 0
+    for pid in pids:
+        with suppress(OSError):
+            total += sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+    return total
+
+
+def allow_many_files(wanted: int) -> bool:
+    """Raise this process's limit on open files, which what it starts inherits; whether `wanted` are allowed."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most == resource.RLIM_INFINITY or most >= wanted
 
 
 def cores_busy_s(cores: Cores) -> float:

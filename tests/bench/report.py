@@ -10,26 +10,11 @@ from typing import Any
 from tests.bench.measure import Figures, Run, medians
 from tests.bench.workloads import Workload
 
-BASES = ("direct", "bare", "nginx")
+BASES = ("bare", "lean", "nginx", "envoy")
+"""Targets that the others' CPU is divided by, where they run."""
+
 BUSY = 0.9
 FOREIGN = 0.1
-COLUMNS = (
-    "workload",
-    "target",
-    "CPU µs",
-    "/bare",
-    "/nginx",
-    "Valkey µs",
-    "per s",
-    "core %",
-    "p50 µs",
-    "p99 µs",
-    "first µs",
-    "+direct",
-    "scripts/req",
-    "RSS MB",
-)
-"""CPU of the target per answer or event, this as ratios, rate, latency to the answer's end and to its first byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,25 +52,35 @@ def machine() -> dict[str, str | int | float]:
 def table(rows: Sequence[Row]) -> str:
     """The rows, aligned, a group for each workload."""
     by_key = {(row.workload.name, row.target): row.figures for row in rows}
-    lines: list[tuple[str, ...]] = [COLUMNS]
+    bases = [base for base in BASES if any(row.target == base for row in rows)]
+    lines = [("workload", "target", "CPU µs", *(f"/{base}" for base in bases), *LATER_COLUMNS)]
     for row in rows:
-        bases = {base: by_key.get((row.workload.name, base)) for base in BASES}
-        lines.append(_cells(row, bases))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
-    return "\n".join(_aligned(line, widths) for line in lines)
+        name, figures = row.workload.name, row.figures
+        mark = "!" if row.problems else ""
+        ratios = [_ratio(figures, by_key.get((name, base))) for base in bases]
+        later = _later_cells(figures, by_key.get((name, "direct")))
+        lines.append((name, row.target + mark, f"{figures.cpu_us:.1f}", *ratios, *later))
+    return aligned(lines)
 
 
-def _cells(row: Row, bases: dict[str, Figures | None]) -> tuple[str, ...]:
-    figures, direct = row.figures, bases["direct"]
-    rate = f"{figures.per_s:,.0f}" + ("~" if figures.busy < BUSY <= figures.others_busy else "")
+LATER_COLUMNS = (
+    "Valkey µs",
+    "per s",
+    "core %",
+    "p50 µs",
+    "p99 µs",
+    "first µs",
+    "+direct",
+    "scripts/req",
+    "RSS MB",
+)
+
+
+def _later_cells(figures: Figures, direct: Figures | None) -> tuple[str, ...]:
+    """Rate, latency to the answer's end and to its first byte, Redis calls and memory."""
     return (
-        row.workload.name,
-        row.target + ("!" if row.problems else ""),
-        f"{figures.cpu_us:.1f}",
-        _ratio(figures, bases["bare"]),
-        _ratio(figures, bases["nginx"]),
         _shown(figures.valkey_cpu_us, 1),
-        rate,
+        f"{figures.per_s:,.0f}" + ("~" if figures.busy < BUSY <= figures.others_busy else ""),
         f"{100 * figures.busy:.0f}",
         f"{figures.whole_p50_us:,.0f}",
         f"{figures.whole_p99_us:,.0f}",
@@ -104,12 +99,17 @@ def _shown(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
-    words = [
-        word.ljust(width) if column < 2 else word.rjust(width)
-        for column, (word, width) in enumerate(zip(line, widths, strict=True))
-    ]
-    return "  ".join(words).rstrip()
+def aligned(lines: Sequence[Sequence[str]], names: int = 2) -> str:
+    """The lines as columns: the first `names` to the left, figures to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = (
+        [
+            word.ljust(width) if at < names else word.rjust(width)
+            for at, (word, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        for line in lines
+    )
+    return "\n".join("  ".join(words).rstrip() for words in padded)
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
@@ -133,7 +133,8 @@ def as_json(rows: Sequence[Row], settings: dict[str, Any]) -> dict[str, Any]:
     results: dict[str, dict[str, Any]] = {}
     for row in rows:
         name = row.workload.name
-        bases = {base: by_key[name, base] for base in BASES if base != row.target and (name, base) in by_key}
+        others = [base for base in ("direct", *BASES) if base != row.target and (name, base) in by_key]
+        bases = {base: by_key[name, base] for base in others}
         result = results.setdefault(name, {"meaning": row.workload.meaning, "unit": row.workload.unit, "targets": {}})
         result["targets"][row.target] = {
             **asdict(row.figures),

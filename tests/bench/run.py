@@ -12,39 +12,53 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
+from tests.bench.client import Client
+from tests.bench.envoy import ENVOY
 from tests.bench.measure import Measure
-from tests.bench.peers import PEERS
+from tests.bench.nginx import NGINX, nginx_missing
+from tests.bench.peers import BARE, DIRECT, LEAN, LITELLM
 from tests.bench.processes import BenchError, Cores, free_port, pinned, running, two_cores, wait_until_200
 from tests.bench.programs import Programs, compiled
 from tests.bench.report import Row, as_json, machine, notes, table
-from tests.bench.target import Candidate, Ground, Target
+from tests.bench.soak import soaking
+from tests.bench.study import Finding, Study, investigate
+from tests.bench.study_beside import MIXED, PROMPT100K
+from tests.bench.study_streams import STREAMS2000
+from tests.bench.study_workers import WORKERS2
+from tests.bench.target import Candidate, Ground
+from tests.bench.tls_front import start_tls_front
 from tests.bench.tollway import TOLLWAY
-from tests.bench.workloads import CHUNKS, PATH, QUICK, SPACING_MS, WORKLOADS, json_body
+from tests.bench.workloads import CHUNKS, PATH, QUICK, SPACING_MS, TLS_PATH, WORKLOADS, json_body
 
 OUT = Path(__file__).resolve().parent / "out"
-CANDIDATES = {candidate.name: candidate for candidate in (*PEERS, TOLLWAY)}
+CANDIDATES = {each.name: each for each in (DIRECT, BARE, LEAN, TOLLWAY, NGINX, ENVOY, LITELLM)}
+STUDIES = {study.name: study for study in (PROMPT100K, MIXED, STREAMS2000, WORKERS2)}
+SUBJECTS = (*WORKLOADS, *STUDIES)
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
     """The flags, checked."""
-    parser = argparse.ArgumentParser(description="CPU per request and per chunk: direct, bare proxy, full duty.")
-    parser.add_argument("--quick", action="store_true", help="fewer workloads, one round: about 45 seconds")
-    parser.add_argument("--only", type=_names(WORKLOADS), metavar="NAME,…", help=f"of {', '.join(WORKLOADS)}")
+    parser = argparse.ArgumentParser(description="CPU per request and per chunk: direct, bare proxies, full duty.")
+    parser.add_argument("--quick", action="store_true", help="fewer workloads, one round: under a minute")
+    parser.add_argument("--only", type=_names(SUBJECTS), metavar="NAME,…", help=f"of {', '.join(SUBJECTS)}")
     opt_in = [name for name, candidate in CANDIDATES.items() if candidate.opt_in]
     parser.add_argument("--target", type=_names(opt_in), default=[], metavar="NAME,…", help=f"add {', '.join(opt_in)}")
     parser.add_argument("--skip", type=_names(CANDIDATES), default=[], metavar="NAME,…", help="leave targets out")
-    parser.add_argument("--rounds", type=int, help="how often each is run (3; quick: 1)")
-    parser.add_argument("--seconds", type=float, help="how long each run loads (2; quick: 1.2)")
+    parser.add_argument("--rounds", type=int, help="how often each workload is run (3; quick: 1)")
+    parser.add_argument("--seconds", type=float, help="how long each run loads (1.5; quick: 1)")
+    parser.add_argument("--soak", type=float, metavar="SECONDS", help="Tollway alone, for so long, under 70 %% load")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure, with ratios")
     flags = parser.parse_args(argv)
     flags.rounds = flags.rounds or (1 if flags.quick else 3)
-    flags.seconds = flags.seconds or (1.2 if flags.quick else 2.0)
-    flags.only = flags.only or (list(QUICK) if flags.quick else list(WORKLOADS))
+    flags.seconds = flags.seconds or (1.0 if flags.quick else 1.5)
+    if flags.only is None:
+        flags.only = [] if flags.soak else list(QUICK if flags.quick else SUBJECTS)
     return flags
 
 
@@ -71,8 +85,9 @@ def chosen(flags: argparse.Namespace) -> list[Candidate]:
     return found
 
 
-def bench(flags: argparse.Namespace, programs: Programs, cores: Cores) -> list[Row]:
-    """Start everything, take every run, stop everything. Raises BenchError where something does not start."""
+@contextmanager
+def ground_of(flags: argparse.Namespace, programs: Programs, cores: Cores) -> Iterator[Ground]:
+    """The mock, and what stands before it. All that is started on the ground stops when the block ends."""
     with ExitStack() as stack:
         stack.enter_context(pinned(cores.others))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="twb")))
@@ -81,38 +96,62 @@ def bench(flags: argparse.Namespace, programs: Programs, cores: Cores) -> list[R
         mock = stack.enter_context(running(command, cores.others, scratch / "mock.log"))
         wait_until_200(mock, scratch / "mock.log", port, PATH, json_body(), {})
         ground = Ground(stack, scratch, cores, port, mock.pid, _cache())
-        targets = []
-        for candidate in chosen(flags):
-            targets.append(candidate.start(ground))
-            _say(f"{candidate.name} is up: {candidate.duty}")
-        return take_turns(Measure(ground, programs.load), targets, flags)
+        over_tls = [name for name in flags.only if name in WORKLOADS and WORKLOADS[name].path == TLS_PATH]
+        if over_tls and (missing := nginx_missing()):
+            _say(f"{', '.join(over_tls)} is skipped: nothing to end TLS before the mock: {missing}")
+        elif over_tls:
+            ground = replace(ground, tls=start_tls_front(ground))
+        yield ground
 
 
-def take_turns(measure: Measure, targets: Sequence[Target], flags: argparse.Namespace) -> list[Row]:
+def take_turns(ground: Ground, client: Client, candidates: Sequence[Candidate], flags: argparse.Namespace) -> list[Row]:
     """Every workload on every target, round by round."""
-    rows = [
-        Row(WORKLOADS[name], target.name, [])
-        for name in flags.only
-        for target in targets
-        if target.spent_headers or not WORKLOADS[name].refused
-    ]
-    by_name = {target.name: target for target in targets}
-    for turn in range(flags.rounds):
-        for row in rows:
-            row.runs.append(measure.run(by_name[row.target], row.workload, flags.seconds))
-        _say(f"round {turn + 1} of {flags.rounds} is done")
-    return rows
+    workloads = [WORKLOADS[name] for name in flags.only if name in WORKLOADS]
+    if not workloads:
+        return []
+    with ground.room("table") as room:
+        targets = []
+        for candidate in candidates:
+            targets.append(candidate.start(room))
+            _say(f"{candidate.name} is up: {candidate.duty}")
+        measure = Measure(room, client)
+        runs = [(Row(each, target.name, []), target) for each in workloads for target in targets if target.serves(each)]
+        for turn in range(flags.rounds):
+            for row, target in runs:
+                row.runs.append(measure.run(target, row.workload, flags.seconds))
+            _say(f"round {turn + 1} of {flags.rounds} is done")
+    return [row for row, _ in runs]
 
 
-def show(rows: Sequence[Row], flags: argparse.Namespace) -> None:
-    """Print the table and its notes; write the JSON where asked to."""
-    print(table(rows))
-    print()
-    for note in notes(rows):
-        print(note)
+def studies(flags: argparse.Namespace) -> list[Study]:
+    """Those that were asked for."""
+    asked = [STUDIES[name] for name in flags.only if name in STUDIES]
+    return [*asked, soaking(flags.soak)] if flags.soak else asked
+
+
+def show(rows: Sequence[Row], findings: Sequence[Finding], flags: argparse.Namespace) -> None:
+    """Print the tables and their notes; write the JSON where asked to."""
+    if rows:
+        print("\n".join([table(rows), "", *notes(rows)]))
+    for finding in (each for each in findings if each.rows):
+        print(f"\n{finding.table()}")
     if flags.json:
         settings = {"rounds": flags.rounds, "seconds": flags.seconds, "spacing_ms": SPACING_MS, "chunks": CHUNKS}
-        flags.json.write_text(json.dumps(as_json(rows, settings), indent=1) + "\n")
+        result = as_json(rows, settings)
+        result["studies"] = {each.study.name: {"meaning": each.study.meaning, "rows": each.rows} for each in findings}
+        flags.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def bench(flags: argparse.Namespace, programs: Programs, cores: Cores) -> int:
+    """Start everything, take every run, stop everything; the exit status. Raises BenchError where something fails."""
+    candidates = chosen(flags)
+    with ground_of(flags, programs, cores) as ground:
+        client = Client(programs.load, cores.others, ground.scratch)
+        rows = take_turns(ground, client, candidates, flags)
+        findings = [investigate(study, ground, client, candidates, _say) for study in studies(flags)]
+    show(rows, findings, flags)
+    problems = [row.problems for row in rows] + [finding.problems for finding in findings]
+    return 1 if any(problems) else 0
 
 
 def main(argv: Sequence[str]) -> int:
@@ -125,12 +164,10 @@ def main(argv: Sequence[str]) -> int:
         return 0
     print(", ".join(f"{name} {value}" for name, value in machine().items()), flush=True)
     try:
-        rows = bench(flags, programs, cores)
+        return bench(flags, programs, cores)
     except BenchError as error:
         _say(f"failed: {error}")
         return 1
-    show(rows, flags)
-    return 1 if any(row.problems for row in rows) else 0
 
 
 def _cache() -> Path:

@@ -25,37 +25,46 @@ FAR_S = 4_102_444_800
 """A whole hour that no event reaches: 2100-01-01."""
 
 
-def start_tollway(ground: Ground) -> Target:
-    """Start Valkey, make the accounts and keys, serve, and use up the one account's plan."""
+def start_tollway(ground: Ground, *, workers: int = 1, log: Path | None = None) -> Target:
+    """Start Valkey, make the accounts and keys, serve, and use up the one account's plan. `log` takes its lines."""
     port, directory = free_port(), ground.directory("tollway")
     redis = ground.stack.enter_context(valkey(ground.directory("tollway-valkey"), ground.cores.others))
     file = directory / "gateway.yaml"
-    file.write_text(json.dumps(_settings(port, directory / "data", redis.url, ground.mock_url)))
+    file.write_text(json.dumps(_settings(ground, port, directory / "data", redis.url, workers)))
     command: list[str | Path] = [sys.executable, "-m", "gateway", "--file", file]
     headers, spent_headers = _key(command, "bench"), _key(command, "spent")
-    pid = serve(ground, "tollway", [*command, "serve"], port, headers)
+    pid = serve(ground, "tollway", [*command, "serve"], port, headers, log=log)
     if post(port, PATH, json_body(), spent_headers) != 200 or post(port, PATH, json_body(), spent_headers) != 429:
         raise BenchError("tollway did not refuse the second request of a plan of one")
     books = _Books(f"sqlite+aiosqlite:///{directory / 'data' / 'ledger.db'}")
     books.wait_for_the_first()
-    return Target("tollway", port, pid, headers, spent_headers, redis, books)
+    return Target("tollway", port, pid, headers, spent_headers, redis, books, tls=ground.tls is not None)
 
 
-def _settings(port: int, data_dir: Path, redis_url: str, mock_url: str) -> dict[str, object]:
+def _settings(ground: Ground, port: int, data_dir: Path, redis_url: str, workers: int) -> dict[str, object]:
     # JSON is YAML: the file is one that `tollway check` takes.
     windows = {"hour": NEVER, "day": NEVER, "month": NEVER}
+    upstreams = {"mock": _upstream(ground.mock_url)}
+    routes = [{"path": "/v1/*", "upstream": "mock", "dialect": "openai"}]
+    if ground.tls is not None:
+        upstreams["tls"] = {**_upstream(ground.tls.url), "ca_file": str(ground.tls.ca_file)}
+        routes.append({"path": "/tls/*", "upstream": "tls", "dialect": "openai"})
     return {
-        "listen": {"port": port, "workers": 1},
+        "listen": {"port": port, "workers": workers},
         "data_dir": str(data_dir),
         "redis": {"url": redis_url},
-        "upstreams": {"mock": {"url": mock_url, "api_key": "sk-mock", "max_connections": 2048}},
-        "routes": [{"path": "/v1/*", "upstream": "mock", "dialect": "openai"}],
+        "upstreams": upstreams,
+        "routes": routes,
         "tiers": {
             "bench": {"limits": {"requests": {"hour": NEVER}, "tokens": windows}, "concurrency": 100_000},
             "spent": {"limits": {"requests": {"month": 1}}},
         },
         "default_tier": "bench",
     }
+
+
+def _upstream(url: str) -> dict[str, object]:
+    return {"url": url, "api_key": "sk-mock", "max_connections": 4096}
 
 
 def _key(command: list[str | Path], account: str) -> dict[str, str]:

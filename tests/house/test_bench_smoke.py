@@ -16,7 +16,7 @@ from tests.bench.processes import tree
 
 BENCH = Path(__file__).resolve().parent.parent / "bench" / "run.py"
 WORKLOADS = ("json32", "refuse32", "burst64")
-TARGETS = {"direct", "bare", "tollway"}
+TARGETS = {"direct", "bare", "lean", "tollway"}
 DEADLINE_S = 45
 
 pytestmark = pytest.mark.slow
@@ -72,6 +72,25 @@ def test_client_upstream_and_ledger_count_the_same(outcome: tuple[str, dict[str,
             assert run["served"] == (0 if refused else run["answers"]), (workload_name, name)
             assert (run["events"] > 0) == (workload["unit"] == "event"), (workload_name, name)
             assert bool(run["booked"]) == (name == "tollway"), (workload_name, name)
+
+
+@needs_compiler
+def test_studies_and_soak_add_up(tmp_path: Path) -> None:
+    """A8, B9: under a storm of refusals and under a steady load, every answer is in the ledger; memory is told of.
+
+    These are the bench's long runs: nobody notices for months that they have stopped to check anything.
+    """
+    file = tmp_path / "bench.json"
+    command = _bench("--only", "mixed", "--soak", "1", "--json", str(file))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    studies = json.loads(file.read_text())["studies"]
+    assert studies.keys() == {"mixed", "soak"}
+    assert [row["target"] for row in studies["mixed"]["rows"]] == ["tollway"]
+    assert all(row["heavy_per_s"] > 0 and row["problems"] == [] for row in studies["mixed"]["rows"])
+    last = studies["soak"]["rows"][-1]
+    assert (last["problems"], last["unbooked"], last["rss_mb"] > 0) == ([], 0, True)
+    assert max(row["files"] for row in studies["soak"]["rows"]) > last["files"]
 
 
 @needs_compiler

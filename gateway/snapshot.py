@@ -149,6 +149,7 @@ class Snapshot:
         self._exact: dict[bytes, Route] = {}
         self._known: dict[tuple[str, bytes], tuple[Route, bytes]] = {}
         self._routes = routes
+        self._loose = tuple((loosened(route.path.rstrip("*").encode()), route) for route in routes)
         for route in routes:
             path = route.path.encode()
             if not route.path.endswith("*") and path not in self._exact and self._first(path) is route:
@@ -168,6 +169,7 @@ class Snapshot:
         path = normal_path(raw_path)
         route = self._first(path, method)
         if route is not None:
+            self._refuse_other_spelling(path, method, route)
             if len(self._known) >= REMEMBERED_PATHS:
                 self._known.clear()
             self._known[method, raw_path] = route, path
@@ -178,6 +180,23 @@ class Snapshot:
         allowed = ", ".join(sorted(other.methods))
         raise Fault(METHOD_NOT_ALLOWED, public=f"The route {other.path} takes {allowed} alone.")
 
+    def _refuse_other_spelling(self, path: bytes, method: str, route: Route) -> None:
+        """Refuse a path that is an unmetered route's to us, but that a lenient upstream would take for a metered one:
+        `/v1/chat/completion%73`, `/V1/chat//completions/`. Raises Fault(INVALID_PATH).
+        """  # noqa: D205
+        if route.reads_body:
+            return
+        loose = loosened(path)
+        for pattern, other in self._loose:
+            if other is route:
+                return
+            if other.methods and method not in other.methods:
+                continue
+            if loose == pattern or (other.path.endswith("*") and loose.startswith(pattern + b"/")):
+                if other.reads_body:
+                    raise Fault(INVALID_PATH, f"{path!r} is another spelling of {other.path}", public=_SPELLING)
+                return
+
     def _first(self, path: bytes, method: str = "") -> Route | None:
         """The first route that matches `path`, and `method` unless it is empty."""
         for route in self._routes:
@@ -187,6 +206,18 @@ class Snapshot:
             if path.startswith(pattern[:-1]) if pattern.endswith(b"*") else path == pattern:
                 return route
         return None
+
+
+_SPELLING = "The path is another spelling of one that this gateway meters. Write it plainly: no escapes, no capitals."
+
+
+def loosened(path: bytes) -> bytes:
+    """What a path may come to at an upstream that is lenient in every way: escapes undone (twice), backslashes for
+    slashes, parameters and outer blanks cut, slashes joined, capitals lowered. For comparing, never for forwarding.
+    """  # noqa: D205
+    plain = unquote_to_bytes(unquote_to_bytes(path)).replace(b"\\", b"/").lower()
+    segments = [segment.partition(b";")[0].strip() for segment in plain.split(b"/")]
+    return b"/" + b"/".join(segment for segment in segments if segment and segment != b".")
 
 
 def normal_path(raw_path: bytes) -> bytes:

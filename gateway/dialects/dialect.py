@@ -40,6 +40,11 @@ class StreamReader(Protocol):
     """The upstream told of an error inside the stream."""
 
     @property
+    def broken_off(self) -> bool:
+        """After `end`: what was seen of the stream lacks its own ending, however cleanly the connection ended."""
+        ...
+
+    @property
     def mid_event(self) -> bool:
         """What was sent on so far ends inside an event: nothing of our own may be put there."""
         ...

@@ -13,7 +13,7 @@ from gateway.dialects.dialect import Ask
 from gateway.dialects.embedded_media import text_bytes
 from gateway.domain.faults import INVALID_BODY, Fault
 
-MOST_TOKENS = 1 << 50
+MOST_TOKENS = 1 << 40
 """Bounds what a caller's max_tokens x n comes to, so that sums stay exact in the limiter (2^53)."""
 
 _NONE = msgspec.Raw()

@@ -52,6 +52,11 @@ class OpenAIStream:
         self._text = StreamText()
 
     @property
+    def broken_off(self) -> bool:
+        """A choice was begun and not finished, and neither usage, nor an error, nor `[DONE]` came after it."""
+        return not self.finished and self.usage is None and not self.error_seen and self._text.unfinished
+
+    @property
     def mid_event(self) -> bool:
         """Half an event was sent on. Never so with `strip_usage`, unless an event is longer than is held."""
         return not self._strip and bool(self._cutter.held)

@@ -90,6 +90,12 @@ class StreamText:
         return "\n".join(texts[0] for texts in self._texts.values())
 
     @property
+    def unfinished(self) -> bool:
+        """Some choice that was seen did not come to its finish reason."""
+        self._digest()
+        return bool(self._open)
+
+    @property
     def finished(self) -> bool:
         """Every choice that was seen came to its finish reason."""
         self._digest()

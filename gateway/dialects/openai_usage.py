@@ -14,7 +14,7 @@ from gateway.domain.usage import Usage
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What a decoder raises on bytes that aren't the JSON it expects."""
 
-_MOST = 2**53 - 1
+_MOST = 1 << 40
 
 
 class _InputDetails(msgspec.Struct, frozen=True, gc=False):

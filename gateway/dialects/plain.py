@@ -34,6 +34,11 @@ class PlainStream:
         self.error_seen = False
 
     @property
+    def broken_off(self) -> bool:
+        """Never: how this body should end is not known."""
+        return False
+
+    @property
     def mid_event(self) -> bool:
         """Always: where this body has room for anything else is not known."""
         return True

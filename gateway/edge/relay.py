@@ -8,7 +8,7 @@ read of anything else.
 import time
 
 from gateway.dialects.dialect import StreamReader
-from gateway.domain.faults import UPSTREAM_DENIED, Fault
+from gateway.domain.faults import UPSTREAM_BROKEN, UPSTREAM_DENIED, Fault
 from gateway.domain.usage import CountedBy, Outcome, Usage
 from gateway.edge.departure import Departures
 from gateway.edge.exchange import Exchange
@@ -103,6 +103,8 @@ class Relay:
             fault = error
         tail = reader.end()
         outcome, requests = _outcome_of_stream(answer.status, reader)
+        if fault is None and reader.broken_off:
+            fault = Fault(UPSTREAM_BROKEN, "the stream ended before its own end")
         if fault is not None and not reader.finished:
             record.fault, record.detail = fault.kind.code, fault.internal
             # In place of what the reader held back: the half of an event is of no use to a client.

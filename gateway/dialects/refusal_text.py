@@ -10,7 +10,7 @@ def describe(refused: Refused) -> str:
         what = f"Too many requests under way at once: the limit is {refused.maximum:,}."
     else:
         name = refused.limit.replace("_", " ").replace("/", " per ")
-        what = f"Limit of {refused.maximum:,} {name} reached: this request needs {refused.needed:,}."
+        what = f"Limit of {refused.maximum:,} {name}: {refused.left:,} left, this request needs {refused.needed:,}."
     if refused.remedy is Remedy.PAY:
         return f"{what} Waiting does not help before the period ends; a larger plan does."
     if refused.retry_after_s is None:

@@ -58,8 +58,8 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
     """Some line does not fit; nothing was taken.
 
     `limit` names the line that is the last to let this request in (`concurrency` for the running count), `needed` what
-    was asked of it. `retry_after_s` is the first whole second from now at which this request would fit if nothing
-    else came; None means that waiting never helps, as the request is larger than the limit.
+    was asked of it, `left` what it still had. `retry_after_s` is the first whole second from now at which this request
+    would fit if nothing else came; None means that waiting never helps, as the request is larger than the limit.
     """
 
     now_ms: int
@@ -70,6 +70,7 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
     needed: int
     retry_after_s: int | None
     remedy: Remedy
+    left: int = 0
 
 
 class Stale(msgspec.Struct, frozen=True, gc=False):
@@ -131,6 +132,7 @@ def judge(asked: Reservation, now_ms: int, used: tuple[int, ...], running: int) 
             needed=worst.amount,
             retry_after_s=None if hopeless else max(1, -(-(worst.end_s * 1000 - now_ms) // 1000)),
             remedy=worst.remedy,
+            left=max(0, worst.maximum - used[asked.lines.index(worst)]),
         )
     if 0 <= asked.concurrency <= running:
         return Refused(

@@ -26,7 +26,7 @@ def rows(heading: str) -> list[list[str]]:
 
 def refused(remedy: Remedy) -> Refused:
     """A refusal by a limit on tokens."""
-    return Refused(1_000, (0,), 0, "tokens/day", 100_000, 200_026, None, remedy)
+    return Refused(1_000, (0,), 0, "tokens/day", 100_000, 200_026, None, remedy, 100_000)
 
 
 def code_of(dialect: str, remedy: Remedy) -> str:

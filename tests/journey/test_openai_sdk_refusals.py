@@ -78,7 +78,7 @@ async def test_a_refusal_is_a_rate_limit_error_that_says_what_and_when(tmp_path:
     async with sdk_upstream() as upstream, stand(tmp_path, valkey, upstream.port, tiers=tiers) as here:
         async with AsyncOpenAI(base_url=here.url + "/v1", api_key=await here.account(), max_retries=0) as sdk:
             await sdk.chat.completions.create(model="m", messages=HELLO)
-            with pytest.raises(openai.RateLimitError, match="Limit of 1 requests per hour reached") as raised:
+            with pytest.raises(openai.RateLimitError, match="Limit of 1 requests per hour: 0 left") as raised:
                 await sdk.chat.completions.create(model="m", messages=HELLO)
         headers = raised.value.response.headers
         body: Any = raised.value.body

@@ -78,7 +78,7 @@ def test_a_fault_is_the_sdks_own_exception(kind: FaultKind, exception: type[open
 @pytest.mark.parametrize(
     ("refused", "kind", "code", "words"),
     [
-        (refusal(), "tokens", "rate_limit_exceeded", "Limit of 1,000 tokens per day reached: this request needs 250."),
+        (refusal(), "tokens", "rate_limit_exceeded", "Limit of 1,000 tokens per day: 0 left, this request needs 250."),
         (refusal(), "tokens", "rate_limit_exceeded", "Try again in 90 seconds."),
         (refusal("requests/hour", 1), "requests", "rate_limit_exceeded", "Try again in 1 second."),
         (refusal("output_tokens/month"), "tokens", "rate_limit_exceeded", "1,000 output tokens per month"),

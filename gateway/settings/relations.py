@@ -1,6 +1,7 @@
 """What has to hold between one setting and another. Looks past parts that are BROKEN: those are reported by now."""
 
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from gateway.settings.checks import did_you_mean
 from gateway.settings.convert import BROKEN
@@ -39,6 +40,10 @@ def _route(index: int, settings: Settings) -> Iterator[Problem]:
         yield f"{path}.upstream", "is not an upstream of this file" + did_you_mean(route.upstream, settings.upstreams)
     if not _sound(route.path, route.methods):
         return
+    upstream = settings.upstreams.get(route.upstream) if _sound(settings.upstreams, route.upstream) else None
+    base = urlsplit(upstream.url).path.rstrip("/") if upstream is not None and _sound(upstream, upstream.url) else ""
+    if base and f"{route.path}/".startswith(f"{base}/"):
+        yield f"{path}.path", f"begins with {base}, with which upstreams.{route.upstream}.url ends: leave it out there"
     if _sound(settings.listen) and f"{route.path}/".startswith(f"{settings.listen.prefix}/"):
         yield f"{path}.path", "is never reached: listen.prefix keeps it for Tollway itself"
     earlier = next((one for one in range(index) if _covers(settings.routes[one], route)), None)

@@ -60,6 +60,7 @@ class Proxy:
         try:
             await self._serve(exchange)
         except Fault as fault:
+            record.status = fault.kind.status
             self.settling.give_back(exchange, Outcome.FAULT)
             await send_fault(exchange, fault)
         except asyncio.CancelledError:

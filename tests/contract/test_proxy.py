@@ -225,3 +225,71 @@ async def test_what_an_upstreams_error_costs(
         assert answer.status_code == sent
         event = await here.event(answer.headers["x-request-id"])
         assert (event.requests, event.input_tokens + event.output_tokens) == (counted, 0)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/chat/completion%73",
+        "/v1/chat%2Fcompletions",
+        "/v1/%63hat/completions",
+        "/v1/chat/completion%2573",
+        "/v1/chat/completions/",
+        "/v1//chat/completions",
+        "/v1/Chat/Completions",
+        "/v1/chat/completions;a=b",
+        "/v1/chat/completions%20",
+        "/v1/chat%5Ccompletions",
+        "/v1/./chat/completions/%2e",
+    ],
+)
+async def test_a_metered_route_has_one_spelling(tmp_path: Path, valkey: ValkeyServer, path: str) -> None:
+    """D4, F1: upstreams read paths leniently; spelled otherwise a metered call would go by an unmetered route, free of
+    charge. Either it is metered all the same or it is refused, and the upstream hears of it in the one spelling alone.
+    """  # noqa: D205
+    seen: list[tuple[bytes, list[tuple[bytes, bytes]], bytes]] = []
+    async with odd_peer(recording(seen, http(completion()))) as peer, stand(tmp_path, valkey, peer.port) as here:
+        key = await here.account()
+        answer = await here.client.post(path, json=PROMPT, headers=bearer(key))
+        if answer.status_code == 200:
+            assert [line for line, _, _ in seen] == [f"POST {CHAT} HTTP/1.1".encode()]
+            assert (await here.event(answer.headers["x-request-id"])).output_tokens == 4
+        else:
+            assert answer.status_code == 400
+            assert answer.json()["error"]["code"] == "invalid_path"
+            assert seen == []
+
+
+@pytest.mark.parametrize("most", [10**20, 2**62, 10**9])
+async def test_no_bound_that_a_caller_sets_voids_its_event(tmp_path: Path, valkey: ValkeyServer, most: int) -> None:
+    """A8: a caller who asks for absurdly many tokens, where its tier doesn't limit them, is billed for what it got."""
+    tiers = "  free: {limits: {requests: {hour: 10}}}"
+    async with odd_peer(always(http(completion()))) as peer, stand(tmp_path, valkey, peer.port, tiers=tiers) as here:
+        key = await here.account()
+        answer = await here.client.post(CHAT, json=PROMPT | {"max_tokens": most}, headers=bearer(key))
+        if answer.status_code != 400:
+            event = await here.event(answer.headers["x-request-id"])
+            assert (event.requests, event.input_tokens, event.output_tokens) == (1, 9, 4)
+        assert await here.ledger.set_aside_count() == 0
+
+
+async def test_a_stream_that_just_stops_is_no_whole_answer(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """F2: an upstream that ends its body cleanly in the middle of an answer cut it all the same: the SDK must raise,
+    not hand half an answer to the app.
+    """  # noqa: D205
+    async with odd_peer(streaming(chunk("hel"), chunk("lo"))) as peer, stand(tmp_path, valkey, peer.port) as here:
+        key = await here.account()
+        answer = await here.client.post(CHAT, json=PROMPT | {"stream": True}, headers=bearer(key))
+        assert b'"code":"upstream_broken"' in answer.content
+        event = await here.event(answer.headers["x-request-id"])
+        assert (event.outcome, event.requests) == ("upstream_cut", 1)
+        assert event.output_tokens > 0
+
+
+async def test_an_event_tells_the_status_that_the_caller_saw(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """C3: a report of who was answered what is of no use where it shows the upstream's side of a failure."""
+    async with odd_peer(always(http(b"{}", status="401 No"))) as peer, stand(tmp_path, valkey, peer.port) as here:
+        key = await here.account()
+        answer = await here.client.post(CHAT, json=PROMPT, headers=bearer(key))
+        assert answer.status_code == 502
+        assert (await here.event(answer.headers["x-request-id"])).status == 502

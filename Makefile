@@ -1,9 +1,9 @@
-# Five verbs. Each sets up what it needs: only python3 (3.11+) and make are taken for granted.
+# Each verb sets up what it needs: only python3 (3.11+) and make are taken for granted.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test check format bench chaos lock
+.PHONY: help run test check format bench lock
 help:  ## list the verbs
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 

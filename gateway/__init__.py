@@ -1,1 +1,1 @@
-"""Tollway: a reverse-proxy gateway that admits, meters and bills requests to any LLM or internal API."""
+"""Tollway: a reverse-proxy gateway that admits, meters and limits requests to any LLM or internal API."""

@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     lines = "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="tollway",
-        description="A reverse-proxy gateway that meters, limits and bills any LLM or internal API.",
+        description="A reverse-proxy gateway that admits, meters and limits requests to any LLM or internal API.",
         epilog=f"commands:\n{lines}\n\n`tollway COMMAND --help` tells more.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

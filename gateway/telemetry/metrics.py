@@ -114,7 +114,7 @@ class Metrics:
 
     def _new_model(self, model: str) -> str:
         """The label of a model not seen before: callers choose names, so only the first ones get their own."""
-        if len(self._models) >= _MODELS or len(model) > _MODEL_CHARS:
+        if len(self._models) >= _MODELS or len(model) > _MODEL_CHARS or not model.isprintable():
             return "other"
         self._models.add(model)
         return model

@@ -247,7 +247,8 @@ class Gateway:
                 idle_s=upstream.idle_s,
                 ssl_context=verifying_context(upstream.ca_file) if origin.scheme == "https" else None,
             )
-        return Target(name, transport, _credential(upstream))
+        address = self._deployment.sandbox_url if sandbox else upstream.url
+        return Target(name, transport, _credential(upstream), address.rstrip("/").encode())
 
 
 def _credential(upstream: UpstreamSettings) -> tuple[bytes, bytes] | None:

@@ -23,11 +23,15 @@ REMEMBERED_PATHS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An upstream as requests see it: its name, its transport, and the header that carries the gateway's credential."""
+    """An upstream as requests see it: its name, its transport, and the header that carries the gateway's credential.
+
+    `address` is its URL without a slash at the end, as it may stand before a path in its redirects; empty is unknown.
+    """
 
     name: str
     transport: Transport
     credential: tuple[bytes, bytes] | None
+    address: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

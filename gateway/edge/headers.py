@@ -84,7 +84,8 @@ def forwarded(headers: RawHeaders, target: Target, request_id: bytes, *, plain_a
 def returned(headers: RawHeaders, target: Target) -> RawHeaders:
     """The fields of an upstream's answer that go down to the caller.
 
-    Cookies of an upstream that knows the gateway by a key belong to the gateway, not to one caller.
+    Cookies of an upstream that knows the gateway by a key belong to the gateway, not to one caller. A redirect to the
+    upstream itself leads back through the gateway: its address is nobody's business.
     """
     named: frozenset[bytes] = frozenset()
     for name, value in headers:
@@ -97,6 +98,8 @@ def returned(headers: RawHeaders, target: Target) -> RawHeaders:
         if name in NOT_RETURNED or name in named or name.startswith(OURS):
             if name == b"x-request-id":
                 out.append((b"x-upstream-request-id", field[1]))
+        elif name == b"location" and target.address and field[1].startswith(target.address + b"/"):
+            out.append((name, field[1][len(target.address) :]))
         elif keep_cookies or name != b"set-cookie":
             out.append(field)
     return out

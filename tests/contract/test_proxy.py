@@ -293,3 +293,21 @@ async def test_an_event_tells_the_status_that_the_caller_saw(tmp_path: Path, val
         answer = await here.client.post(CHAT, json=PROMPT, headers=bearer(key))
         assert answer.status_code == 502
         assert (await here.event(answer.headers["x-request-id"])).status == 502
+
+
+async def test_a_redirect_leads_back_through_the_gateway(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """F1: an upstream's own address in `location` would send clients round the gateway; other hosts' stay."""
+    for sent, told in (("http://127.0.0.1:{port}/v1/x?q", "/v1/x?q"), ("https://elsewhere/x", "https://elsewhere/x")):
+        replies: list[bytes] = []
+
+        async def script(visit: Visit, replies: list[bytes] = replies) -> None:
+            await visit.request()
+            await visit.say(replies[0])
+
+        (tmp_path / sent[:5]).mkdir()
+        async with odd_peer(script) as peer, stand(tmp_path / sent[:5], valkey, peer.port) as here:
+            fields = f"location: {sent.format(port=peer.port)}\r\n"
+            replies.append(http(b"", status="307 Temporary Redirect", fields=fields))
+            key = await here.account(f"of-{told[:5].strip('/:')}")
+            answer = await here.client.get("/v1/y", headers=bearer(key))
+            assert (answer.status_code, answer.headers["location"]) == (307, told)

@@ -40,8 +40,7 @@ def _route(index: int, settings: Settings) -> Iterator[Problem]:
         yield f"{path}.upstream", "is not an upstream of this file" + did_you_mean(route.upstream, settings.upstreams)
     if not _sound(route.path, route.methods):
         return
-    upstream = settings.upstreams.get(route.upstream) if _sound(settings.upstreams, route.upstream) else None
-    base = urlsplit(upstream.url).path.rstrip("/") if upstream is not None and _sound(upstream, upstream.url) else ""
+    base = _base_path(route, settings)
     if base and f"{route.path}/".startswith(f"{base}/"):
         yield f"{path}.path", f"begins with {base}, with which upstreams.{route.upstream}.url ends: leave it out there"
     if _sound(settings.listen) and f"{route.path}/".startswith(f"{settings.listen.prefix}/"):
@@ -49,6 +48,16 @@ def _route(index: int, settings: Settings) -> Iterator[Problem]:
     earlier = next((one for one in range(index) if _covers(settings.routes[one], route)), None)
     if earlier is not None:
         yield f"{path}.path", f"is never reached: routes[{earlier}] matches all of it first; put this one before it"
+
+
+def _base_path(route: Route, settings: Settings) -> str:
+    """The path with which the URL of the route's upstream ends; empty where it has none, or can't be told."""
+    if not _sound(settings.upstreams, route.upstream):
+        return ""
+    upstream = settings.upstreams.get(route.upstream)
+    if upstream is None or not _sound(upstream) or not _sound(upstream.url):
+        return ""
+    return urlsplit(upstream.url).path.rstrip("/")
 
 
 def _covers(before: Route, route: Route) -> bool:

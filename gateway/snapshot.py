@@ -125,11 +125,9 @@ class Plan:
 
     def __init__(self, tier: Tier) -> None:
         self.tier = tier
-        self.name = tier.name
         self.units: tuple[Unit, ...] = tuple(limit.unit for limit in tier.limits)
         self.concurrency = -1 if tier.concurrency is None else tier.concurrency
         self._frame = Frame(tier, 0)
-
         self._places = tuple(UNITS.index(unit) for unit in self.units)
 
     def amounts(self, requests: int, usage: Usage) -> list[int]:

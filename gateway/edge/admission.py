@@ -44,11 +44,12 @@ class Admission:
                 raise Fault(UNKNOWN_TIER, f"account {caller.account_id} is on tier {caller.tier}, which is not defined")
             now_ms = self._now_ms()
             frame = plan.frame(now_ms // 1000)
-            exchange.caller, exchange.plan, exchange.frame, exchange.admitted_ms = caller, plan, frame, now_ms
+            exchange.plan, exchange.frame, exchange.admitted_ms = plan, frame, now_ms
             exchange.record.tier = caller.tier
             asked = exchange.reservation = self._reservation(exchange, caller, plan, frame, estimate)
             decision = await self._limiter.reserve(asked)
             if isinstance(decision, DECIDED):
+                exchange.record.reserved_s = time.perf_counter()
                 exchange.used, exchange.admitted_ms = decision.used, decision.now_ms
                 exchange.holding = isinstance(decision, Admitted)
                 return decision

@@ -7,10 +7,9 @@ from typing import Any
 import msgspec
 
 from gateway.dialects.dialect import Ask, Dialect, StreamReader
-from gateway.domain.accounts import Caller
 from gateway.domain.decisions import Reservation
 from gateway.domain.usage import Usage
-from gateway.snapshot import Frame, Plan, Route
+from gateway.snapshot import Frame, Plan
 from gateway.telemetry.record import RequestRecord
 
 Scope = MutableMapping[str, Any]
@@ -39,8 +38,6 @@ class Exchange(msgspec.Struct, eq=False):
     watcher: "asyncio.Task[None] | None" = None
     watched: bool = False
     sweeps: int = 0
-    route: Route | None = None
-    caller: Caller | None = None
     ask: Ask | None = None
     reader: StreamReader | None = None
     plan: Plan | None = None

@@ -80,7 +80,6 @@ class Proxy:
         body = await self._read(exchange, route)
         estimate = self._estimate(exchange, route, body)
         decision = await self.admission.admit(exchange, caller, token, estimate)
-        self._note_caller(exchange)
         if isinstance(decision, Refused):
             return await send_refusal(exchange, decision)
         answer = await self._forward(exchange, route, path, body)
@@ -89,7 +88,7 @@ class Proxy:
     def _route(self, exchange: Exchange) -> tuple[Route, bytes]:
         scope, record = exchange.scope, exchange.record
         route, path = self.snapshot.route(scope["method"], scope["raw_path"])
-        exchange.route, exchange.dialect = route, route.dialect
+        exchange.dialect = route.dialect
         record.route = record.endpoint = route.path
         record.dialect, record.upstream = route.dialect.name, route.target.name
         return route, path + b"?" + scope["query_string"] if scope["query_string"] else path
@@ -119,12 +118,6 @@ class Proxy:
         exchange.record.model = ask.model
         exchange.record.estimated_tokens = estimate.tokens
         return estimate
-
-    def _note_caller(self, exchange: Exchange) -> None:
-        record, caller = exchange.record, exchange.caller
-        record.reserved_s = time.perf_counter()
-        if caller is not None:
-            record.tier = caller.tier
 
     async def _forward(
         self, exchange: Exchange, route: Route, path: bytes, body: bytes | AsyncIterator[bytes]

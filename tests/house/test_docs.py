@@ -95,7 +95,7 @@ def test_the_request_path_keeps_the_order_of_the_code() -> None:
     tree = ast.parse((ROOT / "gateway" / "edge" / "proxy.py").read_text(encoding="utf-8"))
     serve = next(node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef) and node.name == "_serve")
     calls = [node.func for node in ast.walk(serve) if isinstance(node, ast.Call)]
-    steps = [call for call in calls if isinstance(call, ast.Attribute) and call.attr != "_note_caller"]
+    steps = [call for call in calls if isinstance(call, ast.Attribute)]
     taken = [call.attr for call in sorted(steps, key=lambda call: (call.lineno, call.col_offset))]
     text = REQUEST_PATH.read_text(encoding="utf-8").partition("## The request")[2]
     places = [text.find(f".{step}`") for step in taken]

@@ -215,11 +215,18 @@ _SPELLING = "The path is another spelling of one that this gateway meters. Write
 
 def loosened(path: bytes) -> bytes:
     """What a path may come to at an upstream that is lenient in every way: escapes undone (twice), backslashes for
-    slashes, parameters and outer blanks cut, slashes joined, capitals lowered. For comparing, never for forwarding.
+    slashes, parameters and outer blanks cut, slashes joined, dots resolved, capitals lowered. For comparing, never for
+    forwarding.
     """  # noqa: D205
     plain = unquote_to_bytes(unquote_to_bytes(path)).replace(b"\\", b"/").lower()
-    segments = [segment.partition(b";")[0].strip() for segment in plain.split(b"/")]
-    return b"/" + b"/".join(segment for segment in segments if segment and segment != b".")
+    kept: list[bytes] = []
+    for segment in plain.split(b"/"):
+        name = segment.partition(b";")[0].strip()
+        if name == b"..":
+            del kept[-1:]
+        elif name not in {b"", b"."}:
+            kept.append(name)
+    return b"/" + b"/".join(kept)
 
 
 def normal_path(raw_path: bytes) -> bytes:

@@ -241,6 +241,7 @@ async def test_what_an_upstreams_error_costs(
         "/v1/chat/completions%20",
         "/v1/chat%5Ccompletions",
         "/v1/./chat/completions/%2e",
+        "/v1/x/%252e%252e/chat/completions",
     ],
 )
 async def test_a_metered_route_has_one_spelling(tmp_path: Path, valkey: ValkeyServer, path: str) -> None:

@@ -61,6 +61,18 @@ class StreamReader(Protocol):
         """The answer's text as far as it was seen, for the tokenizer, where no usage was reported."""
         ...
 
+    def text_bytes(self) -> int:
+        """The length of `text()` in bytes, at a cost that does not grow with it."""
+        ...
+
+    def stop(self, usage: Usage) -> bytes:
+        """End the stream here, in the upstream's place, as one that ran into its maximum of output tokens.
+
+        The events that SDKs take for such an end, terminator included; `usage` is what is charged, told where the
+        caller asked for it. Asked for only while not `mid_event`; nothing is fed after it.
+        """
+        ...
+
 
 class Dialect(Protocol):
     """One API shape. `name` is its name in gateway.yaml."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.dialects.openai_ending import ending
 from gateway.dialects.openai_text import StreamText
 from gateway.dialects.openai_usage import UNREADABLE, usage_of
 from gateway.dialects.sse import EVENT_ENDS, EventCutter, event_data, split_events
@@ -39,13 +40,14 @@ class OpenAIStream:
     end inside an event, where nothing of our own may be put.
     """
 
-    __slots__ = ("_comment", "_cutter", "_final", "_strip", "_text", "error_seen", "finished", "usage")
+    __slots__ = ("_comment", "_cutter", "_final", "_noted", "_strip", "_text", "error_seen", "finished", "usage")
 
     def __init__(self, *, strip_usage: bool, usage_comment: Callable[[Usage], bytes]) -> None:
         self.usage: Usage | None = None
         self.finished = False
         self.error_seen = False
         self._final = False
+        self._noted = b""
         self._strip = strip_usage
         self._comment = usage_comment
         self._cutter = EventCutter()
@@ -85,6 +87,18 @@ class OpenAIStream:
         """The answer's text so far; "" once the usage is known."""
         return self._text.text()
 
+    def text_bytes(self) -> int:
+        """The length of `text`; 0 once the usage is known."""
+        return self._text.text_bytes()
+
+    def stop(self, usage: Usage) -> bytes:
+        """Finish reason `length` for every choice that is open, the usage as a chunk or a comment, and `[DONE]`."""
+        choices = self._text.open_choices
+        events = self._noted or self._text.latest
+        if self._strip:
+            return self._comment(usage) + ending(events, choices, None)
+        return ending(events, choices, usage)
+
     def _take(self, events: bytes) -> bytes:
         if self.usage is None:
             self._text.add(events)
@@ -110,6 +124,7 @@ class OpenAIStream:
         alone = _NO_CHOICES.fullmatch(choices) is not None
         usage = usage_of(chunk.usage)
         if usage is not None:
+            self._noted = event
             self.usage = usage
             self._final = alone or _FINISH_REASON.search(choices) is not None
             self._text.drop()

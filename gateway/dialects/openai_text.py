@@ -57,15 +57,20 @@ _batch = msgspec.json.Decoder(list[_Chunk])
 
 
 class StreamText:
-    """The text of one stream. `add` takes complete events; `finished` is known of what was turned into text."""
+    """The text of one stream. `add` takes complete events; `finished` is known of what was turned into text.
 
-    __slots__ = ("_chars", "_kept_bytes", "_open", "_raw", "_seen", "_texts")
+    `latest` are some of the events that were turned into text last.
+    """
+
+    __slots__ = ("_bytes", "_chars", "_kept_bytes", "_open", "_raw", "_seen", "_texts", "latest")
 
     def __init__(self) -> None:
         self._raw: list[bytes] = []
         self._kept_bytes = 0
         self._texts: dict[int, list[str]] = {}
         self._chars = 0
+        self._bytes = 0
+        self.latest = b""
         self._seen = False
         self._open: set[int] = set()
 
@@ -80,7 +85,7 @@ class StreamText:
         """Forget it all: the upstream told its usage."""
         self._raw.clear()
         self._texts.clear()
-        self._kept_bytes = self._chars = 0
+        self._kept_bytes = self._chars = self._bytes = 0
 
     def text(self) -> str:
         """The text so far, one choice after the other."""
@@ -88,6 +93,17 @@ class StreamText:
         for index, texts in self._texts.items():
             self._texts[index] = ["".join(texts)]
         return "\n".join(texts[0] for texts in self._texts.values())
+
+    def text_bytes(self) -> int:
+        """The length of `text` in UTF-8, the line ends between choices left out."""
+        self._digest()
+        return self._bytes
+
+    @property
+    def open_choices(self) -> frozenset[int]:
+        """Those that did not come to their finish reason; the first where none was seen."""
+        self._digest()
+        return frozenset(self._open if self._seen else {0})
 
     @property
     def unfinished(self) -> bool:
@@ -105,6 +121,7 @@ class StreamText:
         if not self._raw:
             return
         events = b"".join(self._raw)
+        self.latest = self._raw[-1]
         self._raw.clear()
         self._kept_bytes = 0
         batch: dict[int, list[str]] = {}
@@ -112,7 +129,9 @@ class StreamText:
             for choice in chunk.choices or ():
                 self._take(choice, batch)
         for index, texts in batch.items():
-            self._texts.setdefault(index, []).append("".join(texts))
+            text = "".join(texts)
+            self._bytes += len(text.encode())
+            self._texts.setdefault(index, []).append(text)
 
     def _take(self, choice: _Choice, batch: dict[int, list[str]]) -> None:
         self._seen = True

@@ -56,6 +56,15 @@ class PlainStream:
         """No text is known."""
         return ""
 
+    def text_bytes(self) -> int:
+        """No text is known."""
+        return 0
+
+    def stop(self, usage: Usage) -> bytes:
+        """Nothing: only its upstream knows how this body ends."""
+        del usage
+        return b""
+
 
 class Plain:
     """A `Dialect`."""

@@ -33,6 +33,7 @@ def test_a_stream_passes_as_the_same_objects() -> None:
 
     assert reader.feed(data) is data
     assert reader.mid_event
+    assert (reader.text_bytes(), reader.stop(Usage())) == (0, b"")
     assert (reader.usage, reader.text(), reader.error_seen, reader.finished) == (None, "", False, False)
     assert (reader.end(), reader.finished) == (b"", True)
     assert PLAIN.stream_fault(Fault(UPSTREAM_BROKEN), "req-1") == b""

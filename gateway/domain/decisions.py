@@ -3,6 +3,8 @@
 `judge` is the one place where a refusal is worked out from counters; the Lua script only says that some line failed.
 """
 
+from enum import IntEnum
+
 import msgspec
 
 from gateway.domain.limits import Remedy
@@ -44,6 +46,30 @@ class Renewal(msgspec.Struct, frozen=True, gc=False):
     account_id: str
     lease_ms: int
     about: UsageEvent
+
+
+class Extension(msgspec.Struct, frozen=True, gc=False):
+    """What `extend` is asked for a request that runs: of each of `lines`, hold `amount` in all from now on.
+
+    The amount is the whole, not what is added, so that asking twice holds nothing twice.
+    """
+
+    request_id: str
+    account_id: str
+    lines: tuple[Line, ...]
+
+
+class Extent(IntEnum):
+    """What became of an extension."""
+
+    REFUSED = 0
+    """Some line has no room for what is missing; nothing was taken."""
+    EXTENDED = 1
+    """All is held."""
+    GONE = 2
+    """There is no hold: it was settled or reaped, or the limiter lost it."""
+    MISSING = 3
+    """The limiter holds no state of this account: hydrate it from the ledger and ask again."""
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.domain.decisions import Renewal, Reservation, Settlement
+from gateway.domain.decisions import Extension, Renewal, Reservation, Settlement
 from gateway.domain.limits import Unit
 from gateway.domain.usage import Usage, UsageEvent, amount, correction
 
@@ -52,6 +52,14 @@ def pack_hold(asked: Reservation) -> bytes:
     for line in asked.lines:
         call += (line.name, line.start_s, line.end_s, line.maximum, line.amount)
     return _pack((call,) if asked.about is None else (call, asked.about))
+
+
+def pack_extension(extension: Extension) -> bytes:
+    """An extension as `extend.lua` takes it."""
+    call: list[str | int] = [extension.request_id]
+    for line in extension.lines:
+        call += (line.name, line.maximum, line.amount)
+    return _pack(call)
 
 
 def pack_renewal(renewal: Renewal) -> bytes:

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from gateway.domain.decisions import Counter, Decision, Renewal, Reservation, Settlement
+from gateway.domain.decisions import Counter, Decision, Extension, Extent, Renewal, Reservation, Settlement
 
 
 class Limiter(Protocol):
@@ -37,6 +37,14 @@ class Limiter(Protocol):
         be rebuilt once more. Where the hold was reaped, the difference to what that charged is made up for, by an event
         of its own (`gateway.domain.usage.correction`). Retried until the limiter answers; the future need not be
         awaited.
+        """
+        ...
+
+    async def extend(self, extension: Extension) -> Extent:
+        """Hold more for a request that runs past what it holds: every line, or nothing.
+
+        A hold never shrinks. A line whose window has rolled since the hold was made has room, and the new window is
+        left alone. Raises Fault(LIMITER_UNAVAILABLE); asking again is safe.
         """
         ...
 

@@ -18,6 +18,8 @@ from gateway.domain.decisions import (
     Admitted,
     Counter,
     Decision,
+    Extension,
+    Extent,
     Line,
     Missing,
     Renewal,
@@ -118,6 +120,28 @@ class MemoryLimiter:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done
+
+    async def extend(self, extension: Extension) -> Extent:
+        """See `Limiter.extend`."""
+        hold = self._holds.get(extension.request_id)
+        if hold is None:
+            return Extent.GONE
+        state = self._state(extension.account_id, self._now())
+        if state is None:
+            return Extent.MISSING
+        asked = {line.name: line for line in extension.lines}
+        held, counters = [], {}
+        for name, start_s, amount in hold.lines:
+            more = max(0, asked[name].amount - amount) if name in asked else 0
+            held.append((name, start_s, amount + more))
+            stored_start_s, used = state.counters.get(name, (None, 0))
+            if more and stored_start_s == start_s:
+                counters[name] = start_s, used + more
+                if used + more > asked[name].maximum:
+                    return Extent.REFUSED
+        hold.lines = held
+        state.counters |= counters
+        return Extent.EXTENDED
 
     async def renew(self, renewals: Sequence[Renewal]) -> None:
         """See `Limiter.renew`."""

@@ -17,6 +17,8 @@ from gateway.domain.decisions import (
     Admitted,
     Counter,
     Decision,
+    Extension,
+    Extent,
     Missing,
     Renewal,
     Reservation,
@@ -27,7 +29,7 @@ from gateway.domain.decisions import (
 )
 from gateway.domain.faults import INTERNAL, LIMITER_UNAVAILABLE, Fault
 from gateway.quota.batch import Batch, Reply
-from gateway.quota.hold import charges, differences, pack_hold, pack_renewal, read_hold
+from gateway.quota.hold import charges, differences, pack_extension, pack_hold, pack_renewal, read_hold
 from gateway.quota.keys import Keyspace
 from gateway.quota.redis_reaping import RedisReaping
 from gateway.quota.resp import RedisError, RedisLink, Word
@@ -63,9 +65,9 @@ class RedisLimiter:
         self._now_us = now_us
         self._keyspace = Keyspace(namespace, partitions)
         self._loop = asyncio.get_running_loop()
-        verbs = "reserve", "settle", "late", "correct", "renew"
+        verbs = "reserve", "settle", "late", "correct", "renew", "extend"
         self._batches = [Batch(link, verb, self._tell_time, now_us) for verb in verbs]
-        self._reserves, self._settles, self._lates, self._corrections, self._renewals = self._batches
+        self._reserves, self._settles, self._lates, self._corrections, self._renewals, self._extensions = self._batches
         self._reaping = RedisReaping(link, self._keyspace, now_us)
         self._unsettled: dict[str, asyncio.Future[None]] = {}
 
@@ -99,6 +101,16 @@ class RedisLimiter:
         self._unsettled[settlement.request_id] = done
         self._try_settle(_Attempt(settlement, done))
         return done
+
+    async def extend(self, extension: Extension) -> Extent:
+        """See `Limiter.extend`."""
+        arrival: asyncio.Future[Reply] = self._loop.create_future()
+        keys = self._keyspace.of(extension.account_id)
+        self._extensions.call(keys, (pack_extension(extension),), partial(_arrive, arrival))
+        reply = await arrival
+        if isinstance(reply, Fault):
+            raise reply
+        return Extent(reply[1])
 
     async def renew(self, renewals: Sequence[Renewal]) -> None:
         """See `Limiter.renew`."""

@@ -10,14 +10,14 @@ import msgspec
 import pytest
 from luaparser import ast, astnodes
 
-from gateway.domain.decisions import Counter
+from gateway.domain.decisions import Counter, Extension
 from gateway.quota.resp import RedisError, RedisLink, Word
 from gateway.quota.scripts import load_script
 from gateway.settings.data_files import data_file
 from tests.support.limiters import ACCOUNT, Clock, RedisSubject, asked, hydrate, line, settled
 
 FILES = sorted(data_file("lua", "").glob("*.lua"))
-VERBS = {"reserve", "settle", "late", "correct", "renew", "reap", "hydrate", "peek", "bump"}
+VERBS = {"reserve", "settle", "late", "correct", "extend", "renew", "reap", "hydrate", "peek", "bump"}
 
 every_script = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
@@ -87,7 +87,7 @@ async def test_a_script_without_arguments_harms_nothing(path: Path, link: RedisL
     assert await link.call("EXISTS", *keys[1:3]) == 0
 
 
-@pytest.mark.parametrize("verb", ["reserve", "settle"])
+@pytest.mark.parametrize("verb", ["reserve", "settle", "extend"])
 def test_the_header_names_the_fields_python_packs(verb: str) -> None:
     """Order and number of fields are agreed in one place that both sides are held to."""
     listed = re.search(r"msgpack \[(.*?)\]", header(data_file("lua", f"{verb}.lua")), re.DOTALL)
@@ -110,14 +110,16 @@ async def test_what_python_sends_is_what_the_header_says(link: RedisLink) -> Non
     await hydrate(subject, Counter("tokens/day", start_s, 3))
     request = asked("r1", line(start_s, 9, 2, name="tokens/day", length_s=86_400), version=7, concurrency=4)
     await subject.limiter.reserve(request)
+    await subject.limiter.extend(Extension("r1", ACCOUNT, request.lines))
     await subject.limiter.settle(settled(request, 1, event=b"e"))
-    hydrated, reserved, settlement = sent.words
+    hydrated, reserved, extension, settlement = sent.words
     keys = [f"tw:{{{_partition(reserved)}}}:{rest}".encode() for rest in (f"a:{ACCOUNT}", "holds", "leases", "events")]
-    assert hydrated[:5] == reserved[:5] == settlement[:5] == (4, *keys)
+    assert hydrated[:5] == reserved[:5] == extension[:5] == settlement[:5] == (4, *keys)
     expires_s = start_s + 40 * 86_400
     assert _unpack(hydrated[5]) == [ACCOUNT, 1, expires_s, "", "tokens/day", start_s, 3]
-    assert reserved[5] == settlement[5] == subject.clock.now_us
+    assert reserved[5] == extension[5] == settlement[5] == subject.clock.now_us
     assert _unpack(reserved[6]) == [["r1", ACCOUNT, 7, 4, 60_000, "tokens/day", start_s, start_s + 86_400, 9, 2]]
+    assert _unpack(extension[6]) == ["r1", "tokens/day", 9, 2]
     assert _unpack(settlement[6]) == ["r1", 0, 0, "tokens/day", start_s, 1]
     assert settlement[7] == b"e"
 

@@ -22,10 +22,20 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from gateway.domain.decisions import Admitted, Counter, Decision, Line, Renewal, Reservation, Settlement
+from gateway.domain.decisions import (
+    Admitted,
+    Counter,
+    Decision,
+    Extension,
+    Line,
+    Renewal,
+    Reservation,
+    Settlement,
+)
 from gateway.domain.limits import UTC, Window
 from gateway.domain.usage import UsageEvent
 from gateway.domain.windows import bounds
+from gateway.quota.hold import read_hold
 from gateway.quota.keys import Keyspace
 from gateway.quota.resp import RedisLink
 from tests.support.limiters import PARTITIONS, Clock, MemorySubject, RedisSubject, told
@@ -170,6 +180,16 @@ class LimiterMachine(RuleBasedStateMachine):
         )
         self._settle(repeat)
 
+    @rule(reservation=live, more=st.sampled_from([0, 1, 2, 40]), kept=st.integers(0, 4))
+    def extend(self, reservation: Reservation, more: int, kept: int) -> None:
+        """Hold more of some lines than was asked at first; asked again, less may be asked than is held by now."""
+        asked = tuple(
+            Line(line.name, line.start_s, line.end_s, line.maximum, line.amount + more)
+            for line in reservation.lines[:kept]
+        )
+        extension = Extension(reservation.request_id, reservation.account_id, asked)
+        self.both(self.model.limiter.extend(extension), self.scripts.limiter.extend(extension))
+
     @rule(reservation=live, lease_s=st.sampled_from([0, 30, 600]), tokens=st.integers(0, 60))
     def renew(self, reservation: Reservation, lease_s: int, tokens: int) -> None:
         """A sign of life, which may come late."""
@@ -292,8 +312,9 @@ class LimiterMachine(RuleBasedStateMachine):
     @invariant()
     def holds_agree(self) -> None:
         """Same holds, with the same leases; the same reaped."""
-        held = {request_id: hold.lease_ends_us for request_id, hold in self.model.limiter._holds.items()}
-        assert self.runner.run(self._leases()) == held
+        holds = self.model.limiter._holds
+        assert self.runner.run(self._leases()) == {request_id: hold.lease_ends_us for request_id, hold in holds.items()}
+        assert self.runner.run(self._lines()) == {request_id: hold.lines for request_id, hold in holds.items()}
         assert self.runner.run(self._reaped()) == set(self.model.limiter._reaped)
 
     async def _leases(self) -> dict[str, int]:
@@ -304,6 +325,10 @@ class LimiterMachine(RuleBasedStateMachine):
             held = await self.link.call("HKEYS", f"tw:{{{partition}}}:holds")
             assert sorted(held) == sorted(found[::2])
         return leases
+
+    async def _lines(self) -> dict[str, list[tuple[str, int, int]]]:
+        held = [await self.link.call("HVALS", f"tw:{{{partition}}}:holds") for partition in range(PARTITIONS)]
+        return {hold.request_id: hold.lines for packed in held for hold in map(read_hold, packed)}
 
     async def _reaped(self) -> set[str]:
         keys = await self.link.call("KEYS", "tw:*:reaped:*")

@@ -256,4 +256,4 @@ def _credential(upstream: UpstreamSettings) -> tuple[bytes, bytes] | None:
         return None
     if upstream.auth == "bearer":
         return b"authorization", b"Bearer " + upstream.api_key.encode()
-    return b"x-api-key", upstream.api_key.encode()
+    return upstream.auth.encode(), upstream.api_key.encode()

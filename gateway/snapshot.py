@@ -6,11 +6,12 @@ out once per window, not per request.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from gateway.dialects.dialect import Dialect
+from gateway.dialects.dialect import Dialect, LimitFields
 from gateway.domain.decisions import Line
 from gateway.domain.faults import INVALID_PATH, METHOD_NOT_ALLOWED, UNKNOWN_ROUTE, Fault
 from gateway.domain.limits import Tier, Unit
@@ -67,13 +68,11 @@ class Frame:
         self._places = [[place for place, limit in enumerate(tier.limits) if limit.unit is unit] for unit in _TOLD]
         self._rendered_s = -1
         self._state = b""
-        self._told: list[_Told] = []
-        self._told_plain: list[_Told] = []
+        self._told: list[list[_Told]] = []
 
-    def headers(self, used: tuple[int, ...], now_s: int, *, plain: bool) -> list[tuple[bytes, bytes]]:
+    def headers(self, used: tuple[int, ...], now_s: int, names: LimitFields) -> list[tuple[bytes, bytes]]:
         """The caller's limits: `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers, list form),
-        and for the tightest limit on requests and on tokens the `x-ratelimit-*` that OpenAI's clients know; on plain
-        routes also the bare `x-ratelimit-limit`, `-remaining` and `-reset` (seconds).
+        and for the tightest limit of a unit the fields that the dialect's clients know.
         """  # noqa: D205
         if not used:
             return []
@@ -81,7 +80,7 @@ class Frame:
             self._render(now_s)
         left = [maximum - count if maximum > count else 0 for maximum, count in zip(self._maxima, used, strict=True)]
         headers = [self._policy, (b"ratelimit", self._state % tuple(left))]
-        for told in self._told_plain if plain else self._told:
+        for told in self._told[names]:
             places = told.places
             place = places[0] if len(places) == 1 else min(places, key=left.__getitem__)
             maximum, reset = told.fields[place]
@@ -91,22 +90,23 @@ class Frame:
     def _render(self, now_s: int) -> None:
         self._rendered_s = now_s
         self._state = ", ".join(f'"{line.name}";r=%d;t={line.end_s - now_s}' for line in self.lines).encode()
-        requests, tokens = self._places
-        named = ((requests, "-requests", "s"), (tokens, "-tokens", "s"), (requests, "", ""))
-        told = [self._tell(places, suffix, unit, now_s) for places, suffix, unit in named]
-        self._told = [item for item in told[:2] if item.places]
-        self._told_plain = [item for item in told if item.places]
+        requests, tokens, inputs, outputs = self._places
+        openai = [self._tell(requests, _X % "-requests", "s"), self._tell(tokens, _X % "-tokens", "s")]
+        bare = [*openai, self._tell(requests, _X % "", "")]
+        units = ((requests, "requests"), (tokens, "tokens"), (inputs, "input-tokens"), (outputs, "output-tokens"))
+        anthropic = [self._tell(places, f"anthropic-ratelimit-{name}-%s", None) for places, name in units]
+        # In the order of `LimitFields`.
+        self._told = [[item for item in told if item.places] for told in (openai, bare, anthropic)]
 
-    def _tell(self, places: list[int], suffix: str, unit: str, now_s: int) -> "_Told":
-        limit, reset = f"x-ratelimit-limit{suffix}".encode(), f"x-ratelimit-reset{suffix}".encode()
-        fields = {
-            place: (
-                (limit, b"%d" % self.lines[place].maximum),
-                (reset, f"{self.lines[place].end_s - now_s}{unit}".encode()),
-            )
-            for place in places
-        }
-        return _Told(places, f"x-ratelimit-remaining{suffix}".encode(), fields)
+    def _tell(self, places: list[int], name: str, seconds: str | None) -> "_Told":
+        """The limits at `places`; their resets as seconds with that unit behind, or as a time of RFC 3339."""
+        limit, remaining, reset = [(name % part).encode() for part in ("limit", "remaining", "reset")]
+        fields = {}
+        for place in places:
+            line = self.lines[place]
+            when = _time(line.end_s) if seconds is None else f"{line.end_s - self._rendered_s}{seconds}"
+            fields[place] = ((limit, b"%d" % line.maximum), (reset, when.encode()))
+        return _Told(places, remaining, fields)
 
 
 class _Told(msgspec.Struct, frozen=True):
@@ -117,7 +117,12 @@ class _Told(msgspec.Struct, frozen=True):
     fields: dict[int, tuple[tuple[bytes, bytes], tuple[bytes, bytes]]]
 
 
-_TOLD = (Unit.REQUESTS, Unit.TOKENS)
+_TOLD = (Unit.REQUESTS, Unit.TOKENS, Unit.INPUT_TOKENS, Unit.OUTPUT_TOKENS)
+_X = "x-ratelimit-%%s%s"
+
+
+def _time(unix_s: int) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Plan:

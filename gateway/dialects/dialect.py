@@ -1,5 +1,6 @@
 """The dialect port: what differs between API shapes. Stateless objects; a `StreamReader` holds one stream's state."""
 
+from enum import IntEnum
 from typing import Protocol
 
 import msgspec
@@ -11,13 +12,25 @@ from gateway.domain.usage import Usage
 RawHeaders = list[tuple[bytes, bytes]]
 
 
+class LimitFields(IntEnum):
+    """Under which names a dialect's clients look for their limits, beside `RateLimit` and `RateLimit-Policy`."""
+
+    OPENAI = 0
+    """`x-ratelimit-limit-requests` and the like; resets as `90s`."""
+    BARE = 1
+    """The same, and `x-ratelimit-limit` and the like; resets in seconds."""
+    ANTHROPIC = 2
+    """`anthropic-ratelimit-requests-limit` and the like; resets as a time of RFC 3339."""
+
+
 class Ask(msgspec.Struct, frozen=True, gc=False):
     """What admission and forwarding must know of a request.
 
     `prompt_bytes` is the length of the text to be read by the model (the whole body is a fair stand-in); `max_output`
     the most output tokens that it may cost, n and best_of multiplied in, or None where the caller set no bound;
     `body` is what goes upstream: the caller's own bytes, or these with a field added. `strip_usage` says that the usage
-    chunk was asked for by the gateway alone and has to be taken out of the stream again.
+    chunk was asked for by the gateway alone and has to be taken out of the stream again; `array_stream` that a good
+    answer comes piece by piece as one JSON array, not as events.
     """
 
     model: str
@@ -27,6 +40,7 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     choices: int
     body: bytes
     strip_usage: bool = False
+    array_stream: bool = False
 
 
 class StreamReader(Protocol):
@@ -34,6 +48,8 @@ class StreamReader(Protocol):
 
     usage: Usage | None
     """The usage that the upstream reported so far; None until it did."""
+    told: Usage | None
+    """What it told ahead of that: the input, before the answer; None where it tells all at once."""
     finished: bool
     """The stream's own terminator was seen: a cut after it loses nothing."""
     error_seen: bool
@@ -78,9 +94,15 @@ class Dialect(Protocol):
     """One API shape. `name` is its name in gateway.yaml."""
 
     name: str
+    limit_fields: LimitFields
+    request_id_field: bytes
+    """The field in which its SDKs look for a request's id, on answers of the gateway's own."""
 
-    def read_request(self, body: bytes) -> Ask:
-        """What the body asks for. Raises Fault(INVALID_BODY) with a public text that says what and where."""
+    def read_request(self, body: bytes, path: bytes) -> Ask:
+        """What the body asks for, sent to `path` (without its query).
+
+        Raises Fault(INVALID_BODY) with a public text that says what and where.
+        """
         ...
 
     def read_usage(self, body: bytes) -> Usage | None:
@@ -97,6 +119,10 @@ class Dialect(Protocol):
 
     def fault_body(self, fault: Fault, request_id: str) -> bytes:
         """The JSON body that tells of a fault in this dialect's own error shape. Only public texts."""
+        ...
+
+    def refusal_status(self, refused: Refused) -> int:
+        """The HTTP status of a refusal."""
         ...
 
     def refusal_body(self, refused: Refused, request_id: str) -> bytes:

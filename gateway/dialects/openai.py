@@ -6,7 +6,7 @@ API's other endpoints pass unchanged.
 
 import msgspec
 
-from gateway.dialects.dialect import Ask, StreamReader
+from gateway.dialects.dialect import Ask, LimitFields, StreamReader
 from gateway.dialects.openai_request import read_request
 from gateway.dialects.openai_stream import OpenAIStream
 from gateway.dialects.openai_text import answer_text
@@ -33,9 +33,12 @@ class OpenAI:
     """A `Dialect`. The error shape is that of OpenAI's API reference, which its SDKs turn into typed exceptions."""
 
     name = "openai"
+    limit_fields = LimitFields.OPENAI
+    request_id_field = b"x-request-id"
 
-    def read_request(self, body: bytes) -> Ask:
+    def read_request(self, body: bytes, path: bytes) -> Ask:
         """What the body asks for. Raises Fault(INVALID_BODY)."""
+        del path
         return read_request(body)
 
     def read_usage(self, body: bytes) -> Usage | None:
@@ -54,6 +57,11 @@ class OpenAI:
         """`{"error": …}` with the fault's public text; the request id is told by the header."""
         del request_id
         return _error_body(fault.public, fault.kind.type, fault.kind.code)
+
+    def refusal_status(self, refused: Refused) -> int:
+        """429, whatever helps: so does OpenAI."""
+        del refused
+        return 429
 
     def refusal_body(self, refused: Refused, request_id: str) -> bytes:
         """OpenAI's `rate_limit_exceeded` where waiting helps or the request is too large, else `insufficient_quota`."""

@@ -40,10 +40,22 @@ class OpenAIStream:
     end inside an event, where nothing of our own may be put.
     """
 
-    __slots__ = ("_comment", "_cutter", "_final", "_noted", "_strip", "_text", "error_seen", "finished", "usage")
+    __slots__ = (
+        "_comment",
+        "_cutter",
+        "_final",
+        "_noted",
+        "_strip",
+        "_text",
+        "error_seen",
+        "finished",
+        "told",
+        "usage",
+    )
 
     def __init__(self, *, strip_usage: bool, usage_comment: Callable[[Usage], bytes]) -> None:
         self.usage: Usage | None = None
+        self.told: Usage | None = None
         self.finished = False
         self.error_seen = False
         self._final = False

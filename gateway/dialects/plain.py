@@ -5,7 +5,7 @@ Every body and every byte passes as it is; nothing here can fail.
 
 import msgspec
 
-from gateway.dialects.dialect import Ask, StreamReader
+from gateway.dialects.dialect import Ask, LimitFields, StreamReader
 from gateway.dialects.refusal_text import describe
 from gateway.domain.decisions import Refused
 from gateway.domain.faults import Fault
@@ -26,10 +26,11 @@ class _ErrorBody(msgspec.Struct, gc=False):
 class PlainStream:
     """A `StreamReader` that only lets pass. `finished` is what the transport says: a body read to its end."""
 
-    __slots__ = ("error_seen", "finished", "usage")
+    __slots__ = ("error_seen", "finished", "told", "usage")
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
+        self.told: Usage | None = None
         self.finished = False
         self.error_seen = False
 
@@ -70,9 +71,12 @@ class Plain:
     """A `Dialect`."""
 
     name = "plain"
+    limit_fields = LimitFields.BARE
+    request_id_field = b"x-request-id"
 
-    def read_request(self, body: bytes) -> Ask:
+    def read_request(self, body: bytes, path: bytes) -> Ask:
         """Asks for no tokens."""
+        del path
         return Ask(model="", streamed=False, prompt_bytes=0, max_output=0, choices=1, body=body)
 
     def read_usage(self, body: bytes) -> Usage | None:
@@ -93,6 +97,11 @@ class Plain:
     def fault_body(self, fault: Fault, request_id: str) -> bytes:
         """`{"error": {"code", "message", "request_id"}}`."""
         return _error_body(fault.kind.code, fault.public, request_id)
+
+    def refusal_status(self, refused: Refused) -> int:
+        """429, whatever helps."""
+        del refused
+        return 429
 
     def refusal_body(self, refused: Refused, request_id: str) -> bytes:
         """Code `rate_limit_exceeded` where waiting helps or the request is too large, else `insufficient_quota`."""

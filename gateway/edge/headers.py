@@ -21,7 +21,8 @@ HOP_BY_HOP = frozenset(
     }
 )
 
-CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"})
+OTHER_KEYS = frozenset({b"x-api-key", b"api-key", b"x-goog-api-key"})
+CREDENTIALS = OTHER_KEYS | {b"authorization"}
 
 NOT_FORWARDED = (
     HOP_BY_HOP
@@ -51,13 +52,13 @@ IDENTITY = (b"accept-encoding", b"identity")
 
 
 def token_of(headers: RawHeaders) -> bytes | None:
-    """The API key that a request presents: a bearer token, or `x-api-key`, or `api-key`."""
+    """The API key that a request presents: a bearer token, else the last of `OTHER_KEYS`."""
     other = None
     for name, value in headers:
         if name == b"authorization":
             if value[:7].lower() == b"bearer ":
                 return value[7:].strip()
-        elif name in {b"x-api-key", b"api-key"}:
+        elif name in OTHER_KEYS:
             other = value.strip()
     return other
 

@@ -18,6 +18,7 @@ from gateway.edge.admission import Admission
 from gateway.edge.departure import Departures
 from gateway.edge.exchange import Exchange, Receive, Scope, Send
 from gateway.edge.headers import forwarded, token_of
+from gateway.edge.query_key import key_in, without_key
 from gateway.edge.relay import Relay
 from gateway.edge.reply import send_fault, send_refusal
 from gateway.edge.request_body import PASSING_BYTES, announced_bytes, pass_on, read_whole
@@ -78,7 +79,7 @@ class Proxy:
         route, path = self._route(exchange)
         token, caller = await self._identify(exchange)
         body = await self._read(exchange, route)
-        estimate = self._estimate(exchange, route, body)
+        estimate = self._estimate(exchange, route, path, body)
         decision = await self.admission.admit(exchange, caller, token, estimate)
         if isinstance(decision, Refused):
             return await send_refusal(exchange, decision)
@@ -91,10 +92,11 @@ class Proxy:
         exchange.dialect = route.dialect
         record.route = record.endpoint = route.path
         record.dialect, record.upstream = route.dialect.name, route.target.name
-        return route, path + b"?" + scope["query_string"] if scope["query_string"] else path
+        return route, path
 
     async def _identify(self, exchange: Exchange) -> tuple[bytes, Caller]:
-        token = token_of(exchange.scope["headers"])
+        scope = exchange.scope
+        token = token_of(scope["headers"]) or (key_in(scope["query_string"]) if scope["query_string"] else None)
         if token is None:
             raise Fault(MISSING_KEY)
         caller = self.directory.known(token) or await self.directory.identify(token)
@@ -111,8 +113,8 @@ class Proxy:
         exchange.record.request_bytes = len(body)
         return body
 
-    def _estimate(self, exchange: Exchange, route: Route, body: bytes | AsyncIterator[bytes]) -> Usage:
-        ask = exchange.ask = route.dialect.read_request(body if isinstance(body, bytes) else b"")
+    def _estimate(self, exchange: Exchange, route: Route, path: bytes, body: bytes | AsyncIterator[bytes]) -> Usage:
+        ask = exchange.ask = route.dialect.read_request(body if isinstance(body, bytes) else b"", path)
         output = route.default_max_tokens * ask.choices if ask.max_output is None else ask.max_output
         estimate = exchange.estimate = Usage(self.ratios.tokens(ask.model, ask.prompt_bytes), output)
         exchange.record.model = ask.model
@@ -125,6 +127,9 @@ class Proxy:
         scope, ask = exchange.scope, exchange.ask
         headers = forwarded(scope["headers"], route.target, exchange.request_id.encode(), plain_answer=route.reads_body)
         sent = _body_of(ask, body)
+        if scope["query_string"]:
+            query = without_key(scope["query_string"])
+            path = path + b"?" + query if query else path
         answer = await route.target.transport.send(scope["method"].encode(), path, headers, sent)
         exchange.record.forwarded_s = time.perf_counter()
         return answer

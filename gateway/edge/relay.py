@@ -45,7 +45,7 @@ class Relay:
                 raise Fault(UPSTREAM_DENIED, f"upstream {route.target.name} answered {answer.status}")
             headers = returned(answer.headers, route.target)
             kind, coding, length = _body_of(answer.headers)
-            if kind.startswith(b"text/event-stream") and route.reads_body and not coding:
+            if route.reads_body and not coding and _is_stream(exchange, answer.status, kind):
                 await self._stream(exchange, answer, headers)
             elif route.reads_body or (length is not None and length <= self._buffered_bytes):
                 await self._whole(exchange, answer, headers, length, readable=route.reads_body and not coding)
@@ -108,7 +108,7 @@ class Relay:
         if fault is not None and not reader.finished:
             record.fault, record.detail = fault.kind.code, fault.internal
             # In place of what the reader held back: the half of an event is of no use to a client.
-            tail = exchange.dialect.stream_fault(fault, exchange.request_id)
+            tail = _told_in_stream(exchange, fault)
             outcome = Outcome.UPSTREAM_CUT
         if exchange.holding:
             await self.settle_stream(exchange, outcome, requests)
@@ -171,6 +171,19 @@ def outcome_of(status: int) -> tuple[Outcome, int]:
 def _outcome_of_stream(status: int, reader: StreamReader) -> tuple[Outcome, int]:
     outcome, requests = outcome_of(status)
     return (Outcome.UPSTREAM_ERROR if reader.error_seen else outcome), requests
+
+
+def _is_stream(exchange: Exchange, status: int, kind: bytes) -> bool:
+    """Whether this is an answer that the dialect reads in passing: events, or the array that was asked for."""
+    ask = exchange.ask
+    return kind.startswith(b"text/event-stream") or (ask is not None and ask.array_stream and status < 400)
+
+
+def _told_in_stream(exchange: Exchange, fault: Fault) -> bytes:
+    """The fault as events; nothing inside an array, which no parser takes for whole where it just stops."""
+    if exchange.ask is not None and exchange.ask.array_stream:
+        return b""
+    return exchange.dialect.stream_fault(fault, exchange.request_id)
 
 
 def _body_of(headers: RawHeaders) -> tuple[bytes, bytes, int | None]:

@@ -19,7 +19,7 @@ def state_headers(exchange: Exchange) -> RawHeaders:
     headers: RawHeaders = [(b"x-request-id", exchange.request_id.encode())]
     if exchange.used and exchange.frame is not None:
         now_s = exchange.admitted_ms // 1000
-        headers += exchange.frame.headers(exchange.used, now_s, plain=exchange.dialect.name == "plain")
+        headers += exchange.frame.headers(exchange.used, now_s, exchange.dialect.limit_fields)
     return headers
 
 
@@ -35,14 +35,15 @@ async def send_whole(exchange: Exchange, status: int, headers: RawHeaders, body:
 
 
 async def send_refusal(exchange: Exchange, refused: Refused) -> None:
-    """429 in the dialect's own shape. `Retry-After` is exact; where waiting can't help, SDKs are told not to retry."""
+    """In the dialect's own shape. `Retry-After` is exact; where waiting can't help, SDKs are told not to retry."""
     exchange.record.outcome, exchange.record.limit = "refused", refused.limit
-    headers = [JSON, *state_headers(exchange)]
+    headers = [JSON, *_own_headers(exchange)]
     wait_s = refused.retry_after_s if refused.remedy is Remedy.WAIT else None
     if wait_s is not None:
         headers.append((b"retry-after", b"%d" % wait_s))
     headers.append((b"x-should-retry", b"true" if wait_s is not None and wait_s <= RETRIED_S else b"false"))
-    await send_whole(exchange, 429, headers, exchange.dialect.refusal_body(refused, exchange.request_id))
+    status = exchange.dialect.refusal_status(refused)
+    await send_whole(exchange, status, headers, exchange.dialect.refusal_body(refused, exchange.request_id))
 
 
 async def send_fault(exchange: Exchange, fault: Fault) -> None:
@@ -52,7 +53,7 @@ async def send_fault(exchange: Exchange, fault: Fault) -> None:
     record.outcome = record.outcome or "fault"
     if fault.kind is CLIENT_GONE or exchange.head_sent:
         return
-    headers = [JSON, *state_headers(exchange)]
+    headers = [JSON, *_own_headers(exchange)]
     if fault.kind.status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="tollway"'))
     if fault.kind.status == 503:
@@ -60,3 +61,9 @@ async def send_fault(exchange: Exchange, fault: Fault) -> None:
     if fault.kind is UPSTREAM_BUSY:
         headers.append((b"x-should-retry", b"true"))
     await send_whole(exchange, fault.kind.status, headers, exchange.dialect.fault_body(fault, exchange.request_id))
+
+
+def _own_headers(exchange: Exchange) -> RawHeaders:
+    """As `state_headers`, the request id also where the dialect's SDKs look for it."""
+    headers, name = state_headers(exchange), exchange.dialect.request_id_field
+    return headers if name == b"x-request-id" else [*headers, (name, exchange.request_id.encode())]

@@ -67,13 +67,13 @@ class Settling:
         return Renewal(exchange.request_id, asked.account_id, asked.lease_ms, about)
 
     async def count(self, exchange: Exchange, text: str) -> tuple[Usage, CountedBy]:
-        """The usage of an answer whose upstream reported none: the input as estimated, and the text that was seen."""
+        """The usage of an answer whose upstream reported none: the input as told or estimated, the text seen."""
         ask = exchange.ask
         if ask is None or ask.prompt_bytes == 0:
             return Usage(), CountedBy.ESTIMATE
         tokens = await self._tokenizer.count(text) if text else None
         if tokens is not None:
-            return Usage(exchange.estimate.input_tokens, tokens), CountedBy.TOKENIZER
+            return _with_output(exchange, tokens), CountedBy.TOKENIZER
         return self.estimated(exchange, text), CountedBy.ESTIMATE
 
     def estimated(self, exchange: Exchange, text: str) -> Usage:
@@ -81,7 +81,15 @@ class Settling:
         ask = exchange.ask
         if ask is None or ask.prompt_bytes == 0:
             return Usage()
-        return Usage(exchange.estimate.input_tokens, self._ratios.tokens(ask.model, len(text.encode())))
+        return _with_output(exchange, self._ratios.tokens(ask.model, len(text.encode())))
+
+
+def _with_output(exchange: Exchange, output_tokens: int) -> Usage:
+    """So much output, and the input as the upstream told it ahead of the answer, else as it was estimated."""
+    told = None if exchange.reader is None else exchange.reader.told
+    if told is None:
+        return Usage(exchange.estimate.input_tokens, output_tokens)
+    return msgspec.structs.replace(told, output_tokens=max(told.output_tokens, output_tokens))
 
 
 def usage_event(

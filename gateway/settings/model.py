@@ -163,9 +163,9 @@ class Upstream(Section, frozen=True, kw_only=True):
     api_key: Annotated[
         str, Meta(description="Sent upstream in place of the caller's key.", extra={"check": checks.credential})
     ] = ""
-    auth: Annotated[Literal["bearer", "x-api-key", "none"], Meta(description="Header that api_key is sent in.")] = (
-        "bearer"
-    )
+    auth: Annotated[
+        Literal["bearer", "x-api-key", "x-goog-api-key", "none"], Meta(description="Header that api_key is sent in.")
+    ] = "bearer"
     without_key: Annotated[
         Literal["", "sandbox"], Meta(description="sandbox: the built-in upstream answers while api_key is empty.")
     ] = ""
@@ -195,7 +195,10 @@ class Route(Section, frozen=True, kw_only=True):
     ]
     methods: Annotated[tuple[Method, ...], Meta(description="HTTP methods in capitals; empty is any.")] = ()
     upstream: Annotated[str, Meta(description="A name under upstreams.")]
-    dialect: Annotated[Literal["openai", "plain"], Meta(description="API shape; plain counts requests and no tokens.")]
+    dialect: Annotated[
+        Literal["openai", "plain"],
+        Meta(description="API shape; plain counts requests and no tokens."),
+    ]
     default_max_tokens: Annotated[
         int, Meta(ge=1, le=MAXIMUM, description="Output tokens reserved where the caller sets no maximum.")
     ] = 4096

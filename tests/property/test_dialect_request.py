@@ -33,7 +33,7 @@ def _spelled(pairs: list[tuple[str, Any]]) -> bytes:
 
 def _read(body: bytes) -> Ask | Fault:
     try:
-        return OPENAI.read_request(body)
+        return OPENAI.read_request(body, b"/v1/chat/completions")
     except Fault as fault:
         return fault
 

@@ -2,6 +2,7 @@
 
 from zoneinfo import ZoneInfo
 
+from gateway.dialects.dialect import LimitFields
 from gateway.domain.limits import Limit, Tier, Unit, Window
 from gateway.domain.usage import Usage
 from gateway.snapshot import Plan
@@ -18,9 +19,9 @@ TIER = Tier(
 )
 
 
-def told(used: tuple[int, ...], now_s: int, *, plain: bool = False) -> dict[str, str]:
+def told(used: tuple[int, ...], now_s: int, names: LimitFields = LimitFields.OPENAI) -> dict[str, str]:
     """The headers as text."""
-    fields = Plan(TIER).frame(now_s).headers(used, now_s, plain=plain)
+    fields = Plan(TIER).frame(now_s).headers(used, now_s, names)
     return {name.decode(): value.decode() for name, value in fields}
 
 
@@ -50,7 +51,7 @@ def test_the_tightest_limit_of_a_unit_speaks_for_it() -> None:
 
 def test_plain_routes_are_told_the_bare_names_too() -> None:
     """D5: clients of other APIs look for these."""
-    headers = told((1, 0, 0, 0), NOON_S + 600, plain=True)
+    headers = told((1, 0, 0, 0), NOON_S + 600, LimitFields.BARE)
     assert (headers["x-ratelimit-limit"], headers["x-ratelimit-remaining"], headers["x-ratelimit-reset"]) == (
         "50",
         "49",
@@ -58,12 +59,28 @@ def test_plain_routes_are_told_the_bare_names_too() -> None:
     )
 
 
+def test_anthropics_clients_are_told_under_its_names() -> None:
+    """D5, F3: its names, each unit's own, and resets as times: what its clients pace themselves by."""
+    headers = told((1, 10, 10, 9), NOON_S + 600, LimitFields.ANTHROPIC)
+    assert {name: value for name, value in headers.items() if not name.startswith("ratelimit")} == {
+        "anthropic-ratelimit-requests-limit": "50",
+        "anthropic-ratelimit-requests-remaining": "49",
+        "anthropic-ratelimit-requests-reset": "2026-11-21T13:00:00Z",
+        "anthropic-ratelimit-tokens-limit": "900",
+        "anthropic-ratelimit-tokens-remaining": "890",
+        "anthropic-ratelimit-tokens-reset": "2026-11-21T13:00:00Z",
+        "anthropic-ratelimit-output-tokens-limit": "7",
+        "anthropic-ratelimit-output-tokens-remaining": "0",
+        "anthropic-ratelimit-output-tokens-reset": "2026-11-22T00:00:00Z",
+    }
+
+
 def test_what_is_rendered_ahead_follows_the_clock() -> None:
     """A second later everything resets a second sooner, and past the hour it is another window."""
     plan = Plan(TIER)
     frame = plan.frame(NOON_S)
-    first = dict(frame.headers((0, 0, 0, 0), NOON_S, plain=False))
-    later = dict(frame.headers((0, 0, 0, 0), NOON_S + 1, plain=False))
+    first = dict(frame.headers((0, 0, 0, 0), NOON_S, LimitFields.OPENAI))
+    later = dict(frame.headers((0, 0, 0, 0), NOON_S + 1, LimitFields.OPENAI))
     assert (first[b"x-ratelimit-reset-requests"], later[b"x-ratelimit-reset-requests"]) == (b"3600s", b"3599s")
     assert plan.frame(NOON_S + 3599) is frame
     assert plan.frame(NOON_S + 3600).lines[0].start_s == NOON_S + 3600
@@ -86,4 +103,4 @@ def test_amounts_follow_the_tiers_order() -> None:
 def test_a_tier_without_limits_tells_nothing() -> None:
     """An unlimited tier has nothing to count down."""
     plan = Plan(Tier("free", ()))
-    assert plan.frame(NOON_S).headers((), NOON_S, plain=True) == []
+    assert plan.frame(NOON_S).headers((), NOON_S, LimitFields.BARE) == []

@@ -1,8 +1,8 @@
 """The size of a prompt whose pictures, sound and files travel inside the JSON body as base64.
 
 Base64 is not text: it is taken out, and each medium is priced by a rule instead. Only an estimate for admission: what
-the upstream reports is charged, also where text was dressed up as a picture. Never raises; costs three scans of the
-body where there are no media.
+the upstream reports is charged, also where text was dressed up as a picture. Never raises; where there are no media it
+costs a look at each of the body's first underscores, and three scans of a body with many.
 """
 
 PICTURE_TOKENS = 1_105
@@ -16,9 +16,17 @@ BYTES_PER_TOKEN = 4
 
 _SHORTEST_BYTES = 256
 
+_FIELD_ENDS = (b'_url"', b'_audio"', b'_data"')
+"""How the fields end that hold media: from their underscore, as one byte is found thirty times as fast as a word."""
+
+_MOST_UNDERSCORES = 32
+"""Prose has few, code has many: beyond these, searching for the words costs less."""
+
 
 def text_bytes(body: bytes) -> int:
     """The length of the text in `body`, each medium counted as the text that would cost as many tokens."""
+    if not _may_hold_media(body):
+        return len(body)
     pictures = -(-body.count(b'"image_url"') // 2)
     if not pictures and b'"input_audio"' not in body and b'"file_data"' not in body:
         return len(body)
@@ -27,6 +35,16 @@ def text_bytes(body: bytes) -> int:
         sound = _sounds(body)
         encoded, tokens = encoded + sound, tokens + sound // SOUND_CHARS_PER_TOKEN
     return max(0, len(body) - encoded) + (tokens + pictures * PICTURE_TOKENS) * BYTES_PER_TOKEN
+
+
+def _may_hold_media(body: bytes) -> bool:
+    """Whether the fields that hold media have to be searched for."""
+    at = body.find(b"_")
+    for _ in range(_MOST_UNDERSCORES):
+        if at < 0 or body.startswith(_FIELD_ENDS, at):
+            break
+        at = body.find(b"_", at + 1)
+    return at >= 0
 
 
 def _data_urls(body: bytes) -> tuple[int, int]:

@@ -190,6 +190,22 @@ def test_base64_is_not_counted_as_text() -> None:
     assert 0 < file.prompt_bytes - 3000 * BYTES_PER_TOKEN < 200
 
 
+_MEDIA: dict[str, object] = {
+    "image_url": {"url": "data:image/png;base64," + "A" * 100_000},
+    "input_audio": {"data": "A" * 100_000, "format": "wav"},
+    "file_data": "data:application/pdf;base64," + "A" * 100_000,
+}
+
+
+@pytest.mark.parametrize("underscores", [0, 1, 29, 30, 31, 32, 33, 34, 1_000])
+@pytest.mark.parametrize("kind", _MEDIA)
+def test_media_are_found_behind_any_text(kind: str, underscores: int) -> None:
+    """Media are looked for by underscores, of which code is full: a picture behind code must cost no month's plan."""
+    parts = [{"type": "text", "text": "a_b" * underscores}, {"type": kind, kind: _MEDIA[kind]}]
+
+    assert ask(messages=[{"role": "user", "content": parts}]).prompt_bytes < 8_000
+
+
 def test_text_that_looks_like_base64_is_text() -> None:
     """Writing `;base64,` into a message doesn't make it cheaper."""
     text = "data:image/png;base64," + "hello" * 10_000

@@ -80,7 +80,13 @@ class Gateway:
         except Fault as fault:
             log.warning("limiter_away", detail=fault.internal)
         names = settings.redis.namespace, settings.redis.partitions
-        self._limiter = RedisLimiter(self._link, namespace=names[0], partitions=names[1])
+        self._limiter = RedisLimiter(
+            self._link,
+            namespace=names[0],
+            partitions=names[1],
+            failures=settings.redis.breaker_failures,
+            longest_pause_s=settings.redis.breaker_longest_pause_ms / 1000,
+        )
         self._ledger = Ledger.open(deployment.database_url)
         self._stream = RedisUsageStream(self._link, *names)
         self._flusher = Flusher(
@@ -123,6 +129,7 @@ class Gateway:
             await target.transport.aclose()
         self._tokenizer.close()
         await self._ledger.close()
+        self._limiter.breaker.close()
         await self._link.close()
         self._write_metrics()
 
@@ -194,6 +201,7 @@ class Gateway:
         watch(catalogue.REQUESTS_RUNNING, lambda: len(running))
         watch(catalogue.STREAMS_OPEN, lambda: sum(exchange.record.streamed for exchange in running))
         watch(catalogue.LIMITER_CALLS, lambda: self._limiter.script_runs)
+        watch(catalogue.BREAKER_OPEN, lambda: self._limiter.breaker.open)
         watch(catalogue.HOLDS_REAPED, lambda: self._reaper.reaped)
         watch(catalogue.LIMITER_TIMEOUTS, lambda: self._link.timeouts)
         watch(catalogue.FLUSH_LAG, self._flush_lag_s)

@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any
 
 from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
-from gateway.quota.resp import RedisLink, Word
+from gateway.quota.breaker import UNAVAILABLE, Breaker
+from gateway.quota.resp import RedisError, RedisLink, Word
 from gateway.quota.scripts import load_script, run
 
 CALLS = 64
@@ -24,15 +25,21 @@ Waiting = tuple[tuple[bytes, ...], tuple[bytes, ...], Take]
 
 
 class Batch:
-    """Gathers the calls of one verb. `on_time` is told the server's clock, in µs, at each reply.
+    """Gathers the calls of one verb. `on_time` is told the server's clock, in µs, at each reply, `breaker` how it went.
 
     `now_us` gives the scripts a clock of the caller's own; None leaves them Redis TIME.
     """
 
     def __init__(
-        self, link: RedisLink, verb: str, on_time: Callable[[int], None], now_us: Callable[[], int] | None
+        self,
+        link: RedisLink,
+        verb: str,
+        on_time: Callable[[int], None],
+        now_us: Callable[[], int] | None,
+        breaker: Breaker,
     ) -> None:
         self._link = link
+        self._breaker = breaker
         self._script = load_script(verb)
         self._on_time = on_time
         self._now_us = now_us
@@ -64,13 +71,25 @@ class Batch:
         error = reply.exception()
         if error is not None:
             fault = error if isinstance(error, Fault) else self._fault(str(error))
+            unfit = isinstance(error, RedisError) and error.code in UNAVAILABLE
+            if unfit or not isinstance(error, RedisError):
+                self._breaker.fail(fault.internal, unfit=unfit)
             for _, _, take in calls:
                 take(fault)
             return
         now_us, *entries = reply.result()
         self._on_time(now_us)
+        self._judge(entries)
         for (_, _, take), entry in zip(calls, entries, strict=True):
             take(self._fault(entry.decode(errors="replace")) if isinstance(entry, bytes) else (now_us, entry))
+
+    def _judge(self, entries: list[Any]) -> None:
+        """Tell the breaker. A script catches what a server says that takes no writes, and hands it on as text."""
+        for entry in entries:
+            if isinstance(entry, bytes) and entry.partition(b" ")[0].decode(errors="replace") in UNAVAILABLE:
+                self._breaker.fail(entry.decode(errors="replace"), unfit=True)
+                return
+        self._breaker.succeed()
 
     def _fault(self, text: str) -> Fault:
         return Fault(LIMITER_UNAVAILABLE, f"{self._script.name}.lua: {text}")

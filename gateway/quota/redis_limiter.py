@@ -29,6 +29,7 @@ from gateway.domain.decisions import (
 )
 from gateway.domain.faults import INTERNAL, LIMITER_UNAVAILABLE, Fault
 from gateway.quota.batch import Batch, Reply
+from gateway.quota.breaker import Breaker
 from gateway.quota.hold import charges, differences, pack_extension, pack_hold, pack_renewal, read_hold
 from gateway.quota.keys import Keyspace
 from gateway.quota.redis_reaping import RedisReaping
@@ -49,7 +50,8 @@ TOLD_EVERY = 10
 class RedisLimiter:
     """A `Limiter` over one open link, made inside the loop that uses it.
 
-    `now_us` replaces Redis TIME by a clock of the caller's own.
+    `now_us` replaces Redis TIME by a clock of the caller's own. `failures` calls in a row without an answer open
+    `breaker`; while it is open, nothing is sent but its probes.
     """
 
     def __init__(
@@ -59,14 +61,22 @@ class RedisLimiter:
         namespace: str = "tw",
         partitions: int = 8,
         now_us: Callable[[], int] | None = None,
+        failures: int = 3,
+        longest_pause_s: float = 2.0,
     ) -> None:
         self.clock_offset_ms = 0
+        self.breaker = Breaker(
+            # A write: a replica or a server without memory would answer a reading.
+            lambda: link.call("SET", f"{namespace}:probe", 1, "PX", 1000),
+            failures=failures,
+            longest_pause_s=longest_pause_s,
+        )
         self._link = link
         self._now_us = now_us
         self._keyspace = Keyspace(namespace, partitions)
         self._loop = asyncio.get_running_loop()
         verbs = "reserve", "settle", "late", "correct", "renew", "extend"
-        self._batches = [Batch(link, verb, self._tell_time, now_us) for verb in verbs]
+        self._batches = [Batch(link, verb, self._tell_time, now_us, self.breaker) for verb in verbs]
         self._reserves, self._settles, self._lates, self._corrections, self._renewals, self._extensions = self._batches
         self._reaping = RedisReaping(link, self._keyspace, now_us)
         self._unsettled: dict[str, asyncio.Future[None]] = {}
@@ -83,6 +93,7 @@ class RedisLimiter:
 
     async def reserve(self, asked: Reservation) -> Decision:
         """See `Limiter.reserve`."""
+        self.breaker.check()
         arrival: asyncio.Future[Reply] = self._loop.create_future()
         self._reserves.call(self._keyspace.of(asked.account_id), (pack_hold(asked),), partial(_arrive, arrival))
         try:
@@ -166,6 +177,7 @@ class RedisLimiter:
         await self._run("bump", (self._keyspace.of(account_id).account,), version)
 
     async def _flushed_mark(self, account_id: str, patience_s: float) -> str:
+        self.breaker.check()
         keys = self._keyspace.of(account_id)
         mark, newest = await asyncio.gather(
             self._link.call("HGET", keys.account, "x"), self._link.call("XREVRANGE", keys.events, "+", "-", "COUNT", 1)
@@ -180,13 +192,16 @@ class RedisLimiter:
 
     def _try_settle(self, attempt: "_Attempt") -> None:
         settlement = attempt.settlement
-        again = settlement.again or attempt.number > 0
+        if self.breaker.open:
+            return self._try_later(attempt)
+        again = settlement.again or attempt.sent
+        attempt.sent = True
         call: list[str | int] = [settlement.request_id, int(again), settlement.admitted_ms]
         for name, start_s, amount in settlement.amounts:
             call += (name, start_s, amount)
         attempt.packed = _pack(call)
         keys = self._keyspace.of(settlement.account_id)
-        self._settles.call(keys, (attempt.packed, settlement.event), partial(self._settled, attempt))
+        return self._settles.call(keys, (attempt.packed, settlement.event), partial(self._settled, attempt))
 
     def _settled(self, attempt: "_Attempt", reply: Reply) -> None:
         if isinstance(reply, Fault):
@@ -240,10 +255,14 @@ class RedisLimiter:
         if attempt.number % TOLD_EVERY == 0:
             request_id = attempt.settlement.request_id
             log.error("settle_fails", request_id=request_id, attempts=attempt.number, detail=fault.internal)
+        self._try_later(attempt)
+
+    def _try_later(self, attempt: "_Attempt") -> None:
         pause_s = min(FIRST_PAUSE_S * 2 ** min(attempt.number, 10), LONGEST_PAUSE_S)
         self._loop.call_later(pause_s, self._try_settle, attempt)
 
     async def _run(self, verb: str, names: tuple[bytes, ...], *words: Word) -> Any:
+        self.breaker.check()
         try:
             return await run(self._link, load_script(verb), names, words)
         except RedisError as error:
@@ -259,11 +278,15 @@ class RedisLimiter:
 
 
 class _Attempt(msgspec.Struct):
-    """A settlement on its way; `number` tries have failed, `packed` is the call of the running one."""
+    """A settlement on its way; `number` tries have failed, `packed` is the call of the running one.
+
+    `sent` says that Redis may have taken it.
+    """
 
     settlement: Settlement
     done: "asyncio.Future[None]"
     number: int = 0
+    sent: bool = False
     packed: bytes = b""
 
 

@@ -77,6 +77,12 @@ class Redis(Section, frozen=True, kw_only=True):
     partitions: Annotated[
         int, Meta(ge=1, le=1024, description="Over how many hash tags accounts are spread; the same on every gateway.")
     ] = 8
+    breaker_failures: Annotated[
+        int, Meta(ge=1, le=1000, description="Calls without an answer, in a row, that mean that Redis is silent.")
+    ] = 3
+    breaker_longest_pause_ms: Annotated[
+        int, Meta(ge=100, le=60_000, description="Longest pause between two looks whether a silent Redis is back.")
+    ] = 2000
     namespace: Annotated[
         str,
         Meta(

@@ -91,6 +91,7 @@ CONNECTIONS_OPEN = Gauge("tollway_upstream_connections_open", "Connections to up
 CONNECTIONS_IDLE = Gauge("tollway_upstream_connections_idle", "Connections to upstreams that wait for a request.")
 USAGE_BACKLOG = Gauge("tollway_usage_backlog_events", "Usage events not yet in the ledger.", Merge.LARGEST)
 FLUSH_LAG = Gauge("tollway_flush_lag_seconds", "Age of the oldest usage event not yet in the ledger.", Merge.LARGEST)
+BREAKER_OPEN = Gauge("tollway_limiter_breaker_open", "Workers that take the limiter for silent.")
 CLOCK_OFFSET = Gauge("tollway_clock_offset_seconds", "The limiter's clock minus the gateway's.", Merge.FARTHEST)
 
 COUNTERS = (
@@ -111,5 +112,6 @@ GAUGES = (
     CONNECTIONS_IDLE,
     USAGE_BACKLOG,
     FLUSH_LAG,
+    BREAKER_OPEN,
     CLOCK_OFFSET,
 )

@@ -16,7 +16,7 @@ from gateway.domain.decisions import Line
 from gateway.domain.faults import INVALID_PATH, METHOD_NOT_ALLOWED, UNKNOWN_ROUTE, Fault
 from gateway.domain.limits import Tier, Unit
 from gateway.domain.usage import UNITS, Usage, amounts
-from gateway.domain.windows import bounds
+from gateway.domain.windows import span
 from gateway.upstream.transport import Transport
 
 REMEMBERED_PATHS = 4096
@@ -58,12 +58,13 @@ class Frame:
         self.start_s = now_s - now_s % 3600
         self.end_s = self.start_s + 3600
         for limit in tier.limits:
-            first_s, after_s = bounds(limit.window, now_s, tier.time_zone)
-            lines.append(Line(limit.name, first_s, after_s, limit.maximum, 0, limit.remedy))
+            counter, first_s, after_s = span(tier, limit, now_s)
+            lines.append(Line(counter, first_s, after_s, limit.maximum, 0, limit.remedy))
             self.start_s, self.end_s = max(self.start_s, first_s), min(self.end_s, after_s)
         self.lines = tuple(lines)
+        self._named = tuple((limit.name, line) for limit, line in zip(tier.limits, lines, strict=True))
         self._maxima = tuple(line.maximum for line in lines)
-        policy = ", ".join(f'"{line.name}";q={line.maximum};w={line.end_s - line.start_s}' for line in lines)
+        policy = ", ".join(f'"{name}";q={line.maximum};w={line.end_s - line.start_s}' for name, line in self._named)
         self._policy = (b"ratelimit-policy", policy.encode())
         self._places = [[place for place, limit in enumerate(tier.limits) if limit.unit is unit] for unit in _TOLD]
         self._rendered_s = -1
@@ -89,7 +90,7 @@ class Frame:
 
     def _render(self, now_s: int) -> None:
         self._rendered_s = now_s
-        self._state = ", ".join(f'"{line.name}";r=%d;t={line.end_s - now_s}' for line in self.lines).encode()
+        self._state = ", ".join(f'"{name}";r=%d;t={line.end_s - now_s}' for name, line in self._named).encode()
         requests, tokens, inputs, outputs = self._places
         openai = [self._tell(requests, _X % "-requests", "s"), self._tell(tokens, _X % "-tokens", "s")]
         bare = [*openai, self._tell(requests, _X % "", "")]

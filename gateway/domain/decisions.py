@@ -7,12 +7,15 @@ from enum import IntEnum
 
 import msgspec
 
-from gateway.domain.limits import Remedy
+from gateway.domain.limits import SINCE, Remedy
 from gateway.domain.usage import UsageEvent
 
 
 class Line(msgspec.Struct, frozen=True, gc=False):
-    """One limit as it bears on one request: the window's bounds (Unix seconds), its maximum, and the amount asked."""
+    """One limit as it bears on one request: the window's bounds (Unix seconds), its maximum, and the amount asked.
+
+    `name` is that of its counter: the limit's own, or that and the window's start (`windows.span`).
+    """
 
     name: str
     start_s: int
@@ -153,7 +156,7 @@ def judge(asked: Reservation, now_ms: int, used: tuple[int, ...], running: int) 
             now_ms=now_ms,
             used=used,
             running=running,
-            limit=worst.name,
+            limit=worst.name.partition(SINCE)[0],
             maximum=worst.maximum,
             needed=worst.amount,
             retry_after_s=None if hopeless else max(1, -(-(worst.end_s * 1000 - now_ms) // 1000)),

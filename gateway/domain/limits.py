@@ -3,12 +3,19 @@
 Owns the vocabulary that `gateway.yaml`, the Lua scripts, headers and docs share. Pure.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
+from gateway.domain.periods import Period
+
 MAXIMUM = 2**53 - 1
 """Largest count a limit may hold: the last integer that Lua's doubles keep exact."""
+
+
+SINCE = "@"
+"""In a counter's name, between the limit's name and the start of its window; see `windows.span`."""
 
 
 class Unit(StrEnum):
@@ -21,13 +28,16 @@ class Unit(StrEnum):
 
 
 class Window(StrEnum):
-    """Over which calendar span it is counted, in the tier's time zone."""
+    """Over which span it is counted: of the calendar, in the tier's time zone, or of the account's subscription."""
 
     MINUTE = "minute"
     HOUR = "hour"
     DAY = "day"
     WEEK = "week"
     MONTH = "month"
+    PERIOD = "period"
+    """The subscription's billing period; the calendar month for who has none."""
+    LIFETIME = "lifetime"
 
 
 class Remedy(StrEnum):
@@ -60,12 +70,17 @@ UTC = ZoneInfo("UTC")
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """A named set of limits.
+    """A named set of limits, and what else an account on it may have.
 
-    `concurrency` bounds the account's requests under way at once; None leaves them unbounded.
+    `concurrency` bounds the account's requests under way at once; None leaves them unbounded. `numbers` (`max_banks`)
+    and `features` are told to apps, which act on them. `period` is the billing period of the one account that this tier
+    was made out for; a tier as it stands in `gateway.yaml` has none.
     """
 
     name: str
     limits: tuple[Limit, ...]
     concurrency: int | None = None
     time_zone: ZoneInfo = UTC
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    features: Mapping[str, bool] = field(default_factory=dict)
+    period: Period | None = None

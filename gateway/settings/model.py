@@ -5,12 +5,14 @@ function of `settings/checks.py`), and `Meta.extra["rule"]` puts a pattern into 
 in code: only `settings/load.py` checks.
 """
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, field
 
 from gateway.domain.limits import MAXIMUM, Remedy, Unit, Window
+from gateway.domain.subscriptions import Access, Status
 from gateway.settings import checks
 
 _SECRETS = frozenset({"api_key", "secret", "url", "proxy"})
@@ -215,20 +217,45 @@ class LimitSettings(Section, frozen=True, kw_only=True):
 
     maximum: Annotated[Count, Meta(description="Most in one window; 0 allows nothing.")]
     remedy: Annotated[
-        Remedy | None, Meta(description="What helps when it is used up; pay for a month's, wait for the rest.")
+        Remedy | None,
+        Meta(description="What helps when it is used up; pay for a month or longer, wait else."),
     ] = None
 
 
+class BillingInterval(StrEnum):
+    """How often a plan is paid for."""
+
+    MONTH = "month"
+    YEAR = "year"
+
+
+class Price(Section, frozen=True, kw_only=True):
+    """What a tier costs at one interval."""
+
+    cents: Annotated[int, Meta(ge=0, le=10**9, description="In the currency's smallest unit.")]
+    currency: Annotated[
+        str, Meta(pattern=r"^[a-z]{3}$", description="ISO 4217, in small letters.", extra={"rule": "like usd or eur"})
+    ] = "usd"
+    stripe_price: Annotated[
+        str,
+        Meta(pattern=r"^[A-Za-z0-9_]{0,255}$", description="Its id at Stripe.", extra={"rule": "like price_1AbC"}),
+    ] = ""
+
+
 Windows = Annotated[dict[Window, Count | LimitSettings], Meta(extra_json_schema={"propertyNames": {"enum": [*Window]}})]
+Prices = Annotated[
+    dict[BillingInterval, Price], Meta(extra_json_schema={"propertyNames": {"enum": [*BillingInterval]}})
+]
+Statuses = Annotated[dict[Status, Access], Meta(extra_json_schema={"propertyNames": {"enum": [*Status]}})]
 Limits = Annotated[dict[Unit, Windows], Meta(extra_json_schema={"propertyNames": {"enum": [*Unit]}})]
 
 
 class TierSettings(Section, frozen=True, kw_only=True):
     """A plan: what an account on it may use."""
 
-    limits: Annotated[Limits, Meta(description="unit: {window: maximum}; windows are calendar windows.")] = field(
-        default_factory=dict
-    )
+    limits: Annotated[
+        Limits, Meta(description="unit: {window: maximum}; period is the subscription's, the rest the calendar's.")
+    ] = field(default_factory=dict)
     concurrency: Annotated[
         Annotated[int, Meta(ge=0, le=1_000_000)] | None, Meta(description="Requests at once; left out is unbounded.")
     ] = None
@@ -236,6 +263,32 @@ class TierSettings(Section, frozen=True, kw_only=True):
         str,
         Meta(description="Where days, weeks and months begin and end.", extra={"check": checks.time_zone}),
     ] = "UTC"
+    numbers: Annotated[
+        dict[Name, Annotated[float, Meta(ge=0, le=1e15)]],
+        Meta(description="Further entitlements that are numbers, told to apps: max_banks, max_storage_gb."),
+    ] = field(default_factory=dict)
+    features: Annotated[
+        dict[Name, bool], Meta(description="Further entitlements that are there or not, told to apps.")
+    ] = field(default_factory=dict)
+    prices: Annotated[Prices, Meta(description="What it costs, by the interval it is paid at.")] = field(
+        default_factory=dict
+    )
+
+
+class Subscriptions(Section, frozen=True, kw_only=True):
+    """What a subscription gives, by where it stands."""
+
+    statuses: Annotated[
+        Statuses,
+        Meta(
+            description="status: full, until_period_end, grace (counted from its beginning) or none. "
+            "Those left out keep their defaults."
+        ),
+    ] = field(default_factory=dict)
+    grace_days: Annotated[int, Meta(ge=0, le=365, description="How long a status of grace gives the tier.")] = 3
+    fallback_tier: Annotated[
+        str, Meta(description="For accounts whose subscription gives nothing; empty: the account's own tier.")
+    ] = ""
 
 
 class Settings(Section, frozen=True, kw_only=True):
@@ -254,3 +307,4 @@ class Settings(Section, frozen=True, kw_only=True):
     routes: Annotated[tuple[Route, ...], Meta(min_length=1, description="In order: the first match wins.")]
     tiers: Annotated[dict[Name, TierSettings], Meta(min_length=1, description="Plans, by name.")]
     default_tier: Annotated[str, Meta(description="The tier of an account made without one.")]
+    subscriptions: Subscriptions = field(default_factory=Subscriptions)

@@ -15,6 +15,9 @@ def problems(settings: Settings) -> Iterator[Problem]:
     """Every relation that does not hold."""
     if _sound(settings.tiers, settings.default_tier) and settings.default_tier not in settings.tiers:
         yield "default_tier", "is not a tier of this file" + did_you_mean(settings.default_tier, settings.tiers)
+    fallback = settings.subscriptions.fallback_tier if _sound(settings.subscriptions) else ""
+    if fallback and _sound(settings.tiers, fallback) and fallback not in settings.tiers:
+        yield "subscriptions.fallback_tier", "is not a tier of this file" + did_you_mean(fallback, settings.tiers)
     if _sound(settings.upstreams):
         for name, upstream in settings.upstreams.items():
             yield from _transport(f"upstreams.{name}", upstream)

@@ -1,21 +1,33 @@
-"""A tier as it stands in gateway.yaml, made into the domain's own."""
+"""Tiers and the rules of subscriptions as they stand in gateway.yaml, made into the domain's own."""
 
 from zoneinfo import ZoneInfo
 
-from gateway.domain.limits import Limit, Remedy, Tier, Unit, Window
-from gateway.settings.model import LimitSettings, TierSettings
+from gateway.domain.entitlements import usual_remedy
+from gateway.domain.limits import Limit, Tier, Unit, Window
+from gateway.domain.subscriptions import DEFAULT_ACCESS, Rules
+from gateway.settings.model import LimitSettings, Settings, TierSettings
 
 
 def tier_of(name: str, settings: TierSettings) -> Tier:
-    """The domain's tier; limits in the file's order. A month's limit is mended by paying, any other by waiting."""
+    """The domain's tier; limits in the file's order. A limit that doesn't say is mended as `usual_remedy` says."""
     limits = tuple(
         _limit(unit, window, asked) for unit, windows in settings.limits.items() for window, asked in windows.items()
     )
-    return Tier(name, limits, settings.concurrency, ZoneInfo(settings.time_zone))
+    return Tier(name, limits, settings.concurrency, ZoneInfo(settings.time_zone), settings.numbers, settings.features)
+
+
+def tiers_of(settings: Settings) -> dict[str, Tier]:
+    """Every tier of the settings, by name."""
+    return {name: tier_of(name, tier) for name, tier in settings.tiers.items()}
+
+
+def rules_of(settings: Settings) -> Rules:
+    """What each status of a subscription gives."""
+    asked = settings.subscriptions
+    return Rules({**DEFAULT_ACCESS, **asked.statuses}, asked.grace_days * 86_400, asked.fallback_tier)
 
 
 def _limit(unit: Unit, window: Window, asked: int | LimitSettings) -> Limit:
-    usual = Remedy.PAY if window is Window.MONTH else Remedy.WAIT
     if isinstance(asked, LimitSettings):
-        return Limit(unit, window, asked.maximum, asked.remedy or usual)
-    return Limit(unit, window, asked, usual)
+        return Limit(unit, window, asked.maximum, asked.remedy or usual_remedy(window))
+    return Limit(unit, window, asked, usual_remedy(window))

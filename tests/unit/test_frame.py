@@ -2,8 +2,12 @@
 
 from zoneinfo import ZoneInfo
 
+import msgspec
+
 from gateway.dialects.dialect import LimitFields
+from gateway.domain.decisions import Reservation, judge
 from gateway.domain.limits import Limit, Tier, Unit, Window
+from gateway.domain.periods import Period
 from gateway.domain.usage import Usage
 from gateway.snapshot import Plan
 
@@ -104,3 +108,17 @@ def test_a_tier_without_limits_tells_nothing() -> None:
     """An unlimited tier has nothing to count down."""
     plan = Plan(Tier("free", ()))
     assert plan.frame(NOON_S).headers((), NOON_S, LimitFields.BARE) == []
+
+
+def test_a_billing_period_is_told_by_its_limits_name() -> None:
+    """A1: what is told callers is `tokens/period`; that its counter is named by its start is nobody's business."""
+    limit = Limit(Unit.TOKENS, Window.PERIOD, 10)
+    plan = Plan(Tier("pro", (limit,), period=Period(1_000, 9_000)))
+    frame = plan.frame(2_000)
+    line = msgspec.structs.replace(frame.lines[0], amount=11)
+
+    assert (line.name, line.start_s, line.end_s) == ("tokens/period@1000", 1_000, 9_000)
+    assert b'"tokens/period";r=7;t=7000' in dict(frame.headers((3,), 2_000, LimitFields.OPENAI)).values()
+    refused = judge(Reservation("r", "acme", 1, (line,)), 2_000_000, (0,), 0)
+    assert refused is not None
+    assert refused.limit == "tokens/period"

@@ -30,8 +30,9 @@ from gateway.metering.ratio import Ratios
 from gateway.metering.tokenizer import Tokenizer
 from gateway.quota.reaper import Reaper
 from gateway.quota.redis_limiter import RedisLimiter
-from gateway.quota.resp import RedisError, RedisLink
-from gateway.quota.scripts import preloading
+from gateway.quota.redis_links import link_of
+from gateway.quota.resp import RedisError
+from gateway.quota.scripts import forbidden, preloading
 from gateway.quota.usage_stream import RedisUsageStream
 from gateway.settings.deployment import Deployment
 from gateway.settings.model import Settings
@@ -72,11 +73,11 @@ class Gateway:
     async def start(self) -> None:
         """Open every part. A limiter or ledger that is away doesn't stop the start: requests then say so."""
         settings, deployment = self._settings, self._deployment
-        self._link = RedisLink(
-            deployment.redis_url, timeout_s=settings.redis.timeout_ms / 1000, at_connect=preloading()
-        )
+        self._link = link_of(deployment.redis_url, timeout_s=settings.redis.timeout_ms / 1000, at_connect=preloading())
         try:
             await self._link.open()
+            if lacking := await forbidden(self._link, settings.redis.namespace):
+                log.error("limiter_forbids", detail=lacking)
         except Fault as fault:
             log.warning("limiter_away", detail=fault.internal)
         names = settings.redis.namespace, settings.redis.partitions

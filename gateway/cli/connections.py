@@ -18,7 +18,8 @@ from gateway.ledger.ledger import Ledger
 from gateway.ledger.outbox import apply_outbox
 from gateway.ledger.schema import ensure_schema
 from gateway.quota.redis_limiter import RedisLimiter
-from gateway.quota.resp import RedisError, RedisLink
+from gateway.quota.redis_links import Link, link_of
+from gateway.quota.resp import RedisError
 from gateway.quota.usage_stream import RedisUsageStream
 from gateway.settings.deployment import Deployment, DeploymentError, deployment_of
 from gateway.settings.load import load
@@ -54,7 +55,7 @@ class Connections:
     async def live(self) -> AsyncIterator[Live | None]:
         """The live side, None where Redis doesn't answer."""
         redis = self.settings.redis
-        link = RedisLink(self.deployment.redis_url, timeout_s=redis.timeout_ms / 1000, client_name="tollway-cli")
+        link = link_of(self.deployment.redis_url, timeout_s=redis.timeout_ms / 1000, client_name="tollway-cli")
         try:
             live = await _open(link, redis.namespace, redis.partitions)
             yield live
@@ -76,7 +77,7 @@ class Connections:
         print(note, file=sys.stderr)
 
 
-async def _open(link: RedisLink, namespace: str, partitions: int) -> Live | None:
+async def _open(link: Link, namespace: str, partitions: int) -> Live | None:
     try:
         await link.open()
     except Fault:

@@ -1,4 +1,4 @@
-"""Calls to one script that wait in the same loop turn leave as one EVALSHA.
+"""Calls to one script that wait in the same loop turn leave as one EVALSHA; on a Cluster as one for each partition.
 
 Promises: no task and no future per call; at most `CALLS` calls a script run, so that none blocks the server for long;
 a call whose entry in the reply is an error text fails alone.
@@ -11,10 +11,14 @@ from typing import Any
 
 from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
 from gateway.quota.breaker import UNAVAILABLE, Breaker
-from gateway.quota.resp import RedisError, RedisLink, Word
+from gateway.quota.redis_links import Link
+from gateway.quota.resp import RedisError, Word
 from gateway.quota.scripts import load_script, run
 
 CALLS = 64
+
+HOLDS = 1
+"""Which of a call's keys is the same for all calls of a partition, and for no others."""
 
 Reply = tuple[int, Any] | Fault
 """The server's time in µs and the call's entry in the script's reply; or the fault that kept it away."""
@@ -27,12 +31,13 @@ Waiting = tuple[tuple[bytes, ...], tuple[bytes, ...], Take]
 class Batch:
     """Gathers the calls of one verb. `on_time` is told the server's clock, in µs, at each reply, `breaker` how it went.
 
-    `now_us` gives the scripts a clock of the caller's own; None leaves them Redis TIME.
+    `now_us` gives the scripts a clock of the caller's own; None leaves them Redis TIME. The breaker is one for all
+    accounts, so it hears nothing of a Cluster, whose link fails the calls to a lost shard alone, and at once.
     """
 
     def __init__(
         self,
-        link: RedisLink,
+        link: Link,
         verb: str,
         on_time: Callable[[int], None],
         now_us: Callable[[], int] | None,
@@ -55,8 +60,18 @@ class Batch:
 
     def _leave(self) -> None:
         waiting, self._waiting = self._waiting, []
-        for first in range(0, len(waiting), CALLS):
-            self._run(waiting[first : first + CALLS])
+        if self._link.apart and len(waiting) > 1:
+            partitions: dict[bytes, list[Waiting]] = {}
+            for call in waiting:
+                partitions.setdefault(call[0][HOLDS], []).append(call)
+            for calls in partitions.values():
+                self._run_all(calls)
+        else:
+            self._run_all(waiting)
+
+    def _run_all(self, calls: list[Waiting]) -> None:
+        for first in range(0, len(calls), CALLS):
+            self._run(calls[first : first + CALLS])
 
     def _run(self, calls: list[Waiting]) -> None:
         names: list[Word] = []
@@ -72,14 +87,15 @@ class Batch:
         if error is not None:
             fault = error if isinstance(error, Fault) else self._fault(str(error))
             unfit = isinstance(error, RedisError) and error.code in UNAVAILABLE
-            if unfit or not isinstance(error, RedisError):
+            if (unfit or not isinstance(error, RedisError)) and not self._link.apart:
                 self._breaker.fail(fault.internal, unfit=unfit)
             for _, _, take in calls:
                 take(fault)
             return
         now_us, *entries = reply.result()
         self._on_time(now_us)
-        self._judge(entries)
+        if not self._link.apart:
+            self._judge(entries)
         for (_, _, take), entry in zip(calls, entries, strict=True):
             take(self._fault(entry.decode(errors="replace")) if isinstance(entry, bytes) else (now_us, entry))
 

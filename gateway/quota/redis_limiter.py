@@ -32,8 +32,9 @@ from gateway.quota.batch import Batch, Reply
 from gateway.quota.breaker import Breaker
 from gateway.quota.hold import charges, differences, pack_extension, pack_hold, pack_renewal, read_hold
 from gateway.quota.keys import Keyspace
+from gateway.quota.redis_links import Link
 from gateway.quota.redis_reaping import RedisReaping
-from gateway.quota.resp import RedisError, RedisLink, Word
+from gateway.quota.resp import RedisError, Word
 from gateway.quota.scripts import load_script, run
 from gateway.telemetry.log import log
 
@@ -56,7 +57,7 @@ class RedisLimiter:
 
     def __init__(
         self,
-        link: RedisLink,
+        link: Link,
         *,
         namespace: str = "tw",
         partitions: int = 8,

@@ -14,7 +14,8 @@ import msgspec
 from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
 from gateway.quota.hold import charges, read_hold
 from gateway.quota.keys import AccountKeys, Keyspace
-from gateway.quota.resp import RedisError, RedisLink, Word
+from gateway.quota.redis_links import Link
+from gateway.quota.resp import RedisError, Word
 from gateway.quota.scripts import load_script, run
 from gateway.telemetry.log import log
 
@@ -25,7 +26,7 @@ TOLD = 1000
 class RedisReaping:
     """All partitions of `keyspace` over one open link. `now_us` replaces Redis TIME."""
 
-    def __init__(self, link: RedisLink, keyspace: Keyspace, now_us: Callable[[], int] | None) -> None:
+    def __init__(self, link: Link, keyspace: Keyspace, now_us: Callable[[], int] | None) -> None:
         self._link = link
         self._keyspace = keyspace
         self._now_us = now_us
@@ -36,13 +37,30 @@ class RedisReaping:
         now_us = self._now_us() if self._now_us else time.time_ns() // 1000 + clock_offset_ms * 1000
         try:
             partitions = self._keyspace.everywhere()
-            pages = await asyncio.gather(*[self._due(keys, now_us, 0) for keys in partitions])
-            return sum([await self._reap(keys, now_us, page) for keys, page in zip(partitions, pages, strict=True)])
+            looks = [self._due(keys, now_us, 0) for keys in partitions]
+            pages = await asyncio.gather(*looks, return_exceptions=True)
+            return await self._reap_pages(partitions, pages, now_us)
         except RedisError as error:
             raise Fault(LIMITER_UNAVAILABLE, f"reap: {error}") from error
 
     def _due(self, keys: AccountKeys, now_us: int, first: int) -> "asyncio.Future[list[bytes]]":
         return self._link.call("ZRANGEBYSCORE", keys.leases, "-inf", now_us, "LIMIT", first, PAGE)
+
+    async def _reap_pages(
+        self, partitions: Sequence[AccountKeys], pages: Sequence[list[bytes] | BaseException], now_us: int
+    ) -> int:
+        """Reap what each look found. What is out of reach (a shard of a Cluster) is raised once the others are done."""
+        reaped, trouble = 0, None
+        for keys, page in zip(partitions, pages, strict=True):
+            try:
+                if isinstance(page, BaseException):
+                    raise page
+                reaped += await self._reap(keys, now_us, page)
+            except (Fault, RedisError) as error:
+                trouble = trouble or error
+        if trouble is not None:
+            raise trouble
+        return reaped
 
     async def _reap(self, keys: AccountKeys, now_us: int, due: list[bytes]) -> int:
         reaped = left = 0

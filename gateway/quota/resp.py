@@ -3,19 +3,20 @@
 Promises: a call alone leaves within the same loop turn; no task and no timer per call; every future is resolved within
 `timeout_s` (and 50 ms), whatever the server does. A connection that is lost or silent fails all its calls with
 Fault(LIMITER_UNAVAILABLE), as whether they ran can't be known, and is made anew with growing, jittered pauses; calls
-made meanwhile fail at once. An error reply is a RedisError on that one call's future.
+made meanwhile fail at once. So is one to a server that says it is a replica by now. Any other error reply is a
+RedisError on that one call's future.
 """
 
 import asyncio
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 import hiredis
 
 from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
-from gateway.quota.redis_address import address_of
+from gateway.quota.redis_address import RedisAddress, address_of
 
 Word = bytes | str | int
 
@@ -24,6 +25,9 @@ UNSENT_BYTES = 16 * 1024 * 1024
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 STALL_GRACE_S = 0.05
+
+NO_PRIMARY = frozenset({"READONLY", "MASTERDOWN"})
+"""Error replies of a server that is a replica by now: its calls belong to another."""
 
 
 class RedisError(Exception):
@@ -43,20 +47,25 @@ class RedisError(Exception):
 class RedisLink:
     """One pipelined connection to a Redis server that mends itself.
 
-    `url` as in `redis_address`; raises ValueError for one that can't be understood. Made and used inside one loop.
-    `at_connect` are calls made on every new connection, whose errors don't matter. `timeouts` counts the calls that
-    were not answered in time.
+    `server` is an address, or a URL of one server as in `redis_address`; raises ValueError for one that can't be
+    understood. Made and used inside one loop. `at_connect` are calls made on every new connection, whose errors don't
+    matter. `find` is asked before every connection where the server is now; who is found has to be a primary.
+    `timeouts` counts the calls that were not answered in time.
     """
+
+    apart = False
 
     def __init__(
         self,
-        url: str,
+        server: str | RedisAddress,
         *,
         timeout_s: float = 1.0,
         client_name: str = "tollway",
         at_connect: Sequence[tuple[Word, ...]] = (),
+        find: Callable[[], Awaitable[RedisAddress]] | None = None,
     ) -> None:
-        self._address = address_of(url)
+        self._address = address_of(server) if isinstance(server, str) else server
+        self._find = find
         self._timeout_s = timeout_s
         self._client_name = client_name
         self._at_connect = at_connect
@@ -72,22 +81,22 @@ class RedisLink:
         return self._wire is not None and self._wire.trouble is None
 
     async def open(self) -> None:
-        """Connect. Raises Fault(LIMITER_UNAVAILABLE) where that fails within `timeout_s`, and goes on trying."""
-        if self._keeper is None:
-            first = self._first = asyncio.get_running_loop().create_future()
-            self._keeper = asyncio.create_task(self._keep(first), name=f"redis link {self._address}")
-            await first
+        """Connect. Raises Fault(LIMITER_UNAVAILABLE) where the first try fails, and goes on trying."""
+        if self._first is None:
+            self._first = asyncio.get_running_loop().create_future()
+            self._keeper = asyncio.create_task(self._keep(self._first), name=f"redis link {self._address}")
+        await asyncio.shield(self._first)
 
     def call(self, *words: Word) -> "asyncio.Future[Any]":
         """Send one command; the future holds its reply: bytes, int, None or a list of these."""
         wire = self._wire
-        return _failed(self._trouble) if wire is None else wire.send(words, None)
+        return failed(self._trouble) if wire is None else wire.send(words, None)
 
     def evaluate(self, sha: str, text: bytes, words: Sequence[Word]) -> "asyncio.Future[Any]":
         """Run a script by its digest, or by its text where the server doesn't know it, all on one future."""
         wire = self._wire
         if wire is None:
-            return _failed(self._trouble)
+            return failed(self._trouble)
         return wire.send(("EVALSHA", sha, *words), ("EVAL", text, *words))
 
     async def close(self) -> None:
@@ -97,25 +106,26 @@ class RedisLink:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
         if self._first is not None and not self._first.done():
-            _set_fault(self._first, self._trouble)
+            set_fault(self._first, self._trouble)
 
     async def _keep(self, first: "asyncio.Future[None]") -> None:
         """Hold one connection at a time until cancelled."""
         failures = 0
         while True:
             try:
-                await self._hold(first)
-                failures = 0
+                failures = 0 if await self._hold(first) else failures + 1
             except (OSError, RedisError, Fault) as error:
                 failures += 1
                 self._trouble = f"no connection to Redis at {self._address}: {_text(error)}"
                 if not first.done():
-                    first.set_exception(Fault(LIMITER_UNAVAILABLE, self._trouble))
+                    set_fault(first, self._trouble)
             longest_s = min(FIRST_PAUSE_S * 2 ** min(failures, 10), LONGEST_PAUSE_S)
             await asyncio.sleep(random.uniform(0, longest_s))  # noqa: S311  # jitter is no secret
 
-    async def _hold(self, first: "asyncio.Future[None]") -> None:
-        """Connect, greet, and serve calls until the connection is lost."""
+    async def _hold(self, first: "asyncio.Future[None]") -> bool:
+        """Connect, greet, and serve calls until the connection is lost; whether that was to a primary."""
+        if self._find is not None:
+            self._address = await self._find()
         wire = await self._connect()
         try:
             await self._greet(wire)
@@ -123,6 +133,7 @@ class RedisLink:
             if not first.done():
                 first.set_result(None)
             self._trouble = await wire.lost
+            return not wire.demoted
         finally:
             self._wire = None
             self.timeouts += wire.overdue
@@ -149,7 +160,15 @@ class RedisLink:
         if address.database:
             greeting.append(("SELECT", address.database))
         greeting.append(("CLIENT", "SETNAME", self._client_name))
-        await asyncio.gather(*[wire.send(words, None) for words in greeting])
+        if self._find is not None:
+            greeting.append(("ROLE",))
+        replies = await asyncio.gather(*[wire.send(words, None) for words in greeting], return_exceptions=True)
+        for reply in replies:
+            # A user who may neither give a name nor ask the role may do all else.
+            if isinstance(reply, BaseException) and not (isinstance(reply, RedisError) and reply.code == "NOPERM"):
+                raise reply
+        if self._find is not None and isinstance(replies[-1], list) and replies[-1][0] != b"master":
+            raise Fault(LIMITER_UNAVAILABLE, f"the server is no master: {replies[-1][0].decode()}")
         # What the server forbids here, it is asked for again where it is needed.
         await asyncio.gather(*[wire.send(words, None) for words in self._at_connect], return_exceptions=True)
 
@@ -160,6 +179,7 @@ class _Wire(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, timeout_s: float) -> None:
         self.lost: asyncio.Future[str] = loop.create_future()
         self.trouble: str | None = None
+        self.demoted = False
         self.overdue = 0
         self._loop = loop
         self._timeout_s = timeout_s
@@ -173,9 +193,9 @@ class _Wire(asyncio.Protocol):
     def send(self, words: tuple[Word, ...], unless_known: tuple[Word, ...] | None) -> "asyncio.Future[Any]":
         """Queue a call. `unless_known` is sent in its place where the server answers NOSCRIPT."""
         if self.trouble is not None:
-            return _failed(self.trouble)
+            return failed(self.trouble)
         if self._paused or self._queued_bytes > UNSENT_BYTES:
-            return _failed("Redis takes calls slower than they come")
+            return failed("Redis takes calls slower than they come")
         future = self._loop.create_future()
         self._enqueue(words, future, unless_known)
         return future
@@ -231,11 +251,19 @@ class _Wire(asyncio.Protocol):
                     future.set_result(reply)
                 elif unless_known is not None and reply.code == "NOSCRIPT":
                     self._enqueue(unless_known, future, None)
+                elif reply.code in NO_PRIMARY:
+                    set_fault(future, str(reply))
+                    self._leave_replica(str(reply))
                 else:
                     future.set_exception(reply)
         except (hiredis.ProtocolError, IndexError) as error:
             self._fail(f"Redis sent what is no reply: {_text(error)}")
             self._transport.abort()
+
+    def _leave_replica(self, told: str) -> None:
+        self.demoted = True
+        self._fail(f"the server is a replica: {told}")
+        self._transport.abort()
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -260,19 +288,21 @@ class _Wire(asyncio.Protocol):
             self._sweeper.cancel()
         for _, future, _ in self._pending:
             if not future.done():
-                _set_fault(future, trouble)
+                set_fault(future, trouble)
         self._pending.clear()
         if not self.lost.done():
             self.lost.set_result(trouble)
 
 
-def _failed(trouble: str) -> "asyncio.Future[Any]":
+def failed(trouble: str) -> "asyncio.Future[Any]":
+    """A future that holds Fault(LIMITER_UNAVAILABLE)."""
     future = asyncio.get_running_loop().create_future()
-    _set_fault(future, trouble)
+    set_fault(future, trouble)
     return future
 
 
-def _set_fault(future: "asyncio.Future[Any]", trouble: str) -> None:
+def set_fault(future: "asyncio.Future[Any]", trouble: str) -> None:
+    """Fail a future with Fault(LIMITER_UNAVAILABLE)."""
     future.set_exception(Fault(LIMITER_UNAVAILABLE, trouble))
     # Looked at here, so that a caller who left gives no "exception was never retrieved".
     future.exception()

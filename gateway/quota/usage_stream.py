@@ -2,18 +2,22 @@
 
 Promises: each event is handed out at least once until it is marked done, to one consumer at a time; what a consumer
 read and never finished is handed out again after `idle_ms`. Never blocks the link it shares: the caller polls. Lost
-streams (a flushed server) are made anew. Fails as RedisLink.call does.
+streams (a flushed server) are made anew. Where some partitions are out of reach (a shard of a Cluster), the others go
+on; where all are, fails as RedisLink.call does.
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Iterable, Sequence
+from contextlib import suppress
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
+from gateway.domain.faults import Fault
 from gateway.domain.stream import Entry
-from gateway.quota.resp import RedisError, RedisLink, Word
+from gateway.quota.redis_links import Link
+from gateway.quota.resp import RedisError, Word
 
 GROUP = "flusher"
 
@@ -21,7 +25,7 @@ GROUP = "flusher"
 class RedisUsageStream:
     """All partitions' streams over one open link. `idle_ms`: after which a consumer is taken for dead."""
 
-    def __init__(self, link: RedisLink, namespace: str, partitions: int, *, idle_ms: int = 30_000) -> None:
+    def __init__(self, link: Link, namespace: str, partitions: int, *, idle_ms: int = 30_000) -> None:
         self._link = link
         self._keys = [f"{namespace}:{{{partition}}}:events" for partition in range(partitions)]
         self._lease_key = f"{namespace}:flusher"
@@ -37,21 +41,21 @@ class RedisUsageStream:
             room = at_most - len(entries)
             share = max(1, room // len(busy))
             asked, busy = busy[:room], busy[room:]
-            found = await asyncio.gather(*[self._read_new(partition, owner, share) for partition in asked])
+            found = await _reached([self._read_new(partition, owner, share) for partition in asked])
             for partition, group in zip(asked, found, strict=True):
-                entries += group
-                if len(group) == share:
+                entries += group or []
+                if group is not None and len(group) == share:
                     busy.append(partition)
         return entries
 
     async def done(self, entries: Sequence[Entry]) -> None:
-        """Delete entries that are in the ledger."""
+        """Delete entries that are in the ledger. Those out of reach are handed out again."""
         calls = []
         for partition, group in groupby(sorted(entries, key=attrgetter("partition")), attrgetter("partition")):
             key, ids = self._keys[partition], [entry.id for entry in group]
             # Deleted first: an entry acknowledged but not deleted would stay for ever, the reverse is tidied by Redis.
             calls += [self._link.call("XDEL", key, *ids), self._link.call("XACK", key, GROUP, *ids)]
-        await asyncio.gather(*calls)
+        await _reached(calls)
 
     async def lead(self, owner: str, lease_ms: int) -> bool:
         """Take or renew the one lease to flush; whether `owner` has it now, for `lease_ms`."""
@@ -80,18 +84,23 @@ class RedisUsageStream:
         """Entries of consumers that are idle too long; looked for a few times within that span."""
         entries: list[Entry] = []
         for partition in range(len(self._keys)):
-            cursor: Word = "0-0"
-            while len(entries) < at_most:
-                span: tuple[Word, ...] = (self._idle_ms, cursor, "COUNT", at_most - len(entries))
-                cursor, found, *_ = await self._grouped(
-                    partition, ("XAUTOCLAIM", self._keys[partition], GROUP, owner, *span)
-                )
-                entries += _entries(partition, found)
-                if cursor == b"0-0":
-                    break
+            if len(entries) < at_most:
+                with suppress(Fault, RedisError):  # the look for new entries tells whether all are out of reach
+                    await self._claim_from(partition, owner, at_most, entries)
         if len(entries) < at_most:
             self._next_claim_s = time.monotonic() + self._idle_ms / 6000
         return entries
+
+    async def _claim_from(self, partition: int, owner: str, at_most: int, entries: list[Entry]) -> None:
+        cursor: Word = "0-0"
+        while len(entries) < at_most:
+            span: tuple[Word, ...] = (self._idle_ms, cursor, "COUNT", at_most - len(entries))
+            cursor, found, *_ = await self._grouped(
+                partition, ("XAUTOCLAIM", self._keys[partition], GROUP, owner, *span)
+            )
+            entries += _entries(partition, found)
+            if cursor == b"0-0":
+                break
 
     async def _read_new(self, partition: int, owner: str, at_most: int) -> list[Entry]:
         reply = await self._grouped(
@@ -113,6 +122,16 @@ class RedisUsageStream:
             if error.code != "BUSYGROUP":
                 raise
         return await self._link.call(*words)
+
+
+async def _reached(calls: Iterable[Awaitable[Any]]) -> list[Any]:
+    """The replies, None in place of those out of reach. Raises where all are."""
+    replies = await asyncio.gather(*calls, return_exceptions=True)
+    troubles = [reply for reply in replies if isinstance(reply, BaseException)]
+    for trouble in troubles:
+        if len(troubles) == len(replies) or not isinstance(trouble, Fault | RedisError):
+            raise trouble
+    return [None if isinstance(reply, BaseException) else reply for reply in replies]
 
 
 def _entries(partition: int, found: list[Any]) -> list[Entry]:

@@ -55,15 +55,37 @@ def proxy_url(text: str) -> str:
 
 
 def redis_url(text: str) -> str:
-    """Nothing, `redis://`, `rediss://` or `unix://`."""
+    """Nothing, one server's address, or those of some sentinels or nodes of a Cluster."""
     if not text:
         return ""
+    scheme, _, kind = text.partition("://")[0].partition("+")
+    if kind and scheme in {"redis", "rediss"} and kind in {"sentinel", "cluster"}:
+        return _many_hosts(text, kind)
     url = _split(text)
     if url is not None and url.scheme == "unix" and not url.netloc and len(url.path) > 1:
         return ""
     if url is None or url.scheme not in {"redis", "rediss"} or not _host_is_fine(url):
-        return 'is not a Redis address; write "redis://host:6379/0", "rediss://…" or "unix:///path", or leave it empty'
+        return (
+            'is not a Redis address; write "redis://host:6379/0", "rediss://…", "unix:///path",'
+            ' "redis+sentinel://host,host/service" or "redis+cluster://host,host", or leave it empty'
+        )
     return ""
+
+
+def _many_hosts(text: str, kind: str) -> str:
+    """What is wrong with the URL of sentinels or of a Cluster."""
+    before, _, query = text.partition("://")[2].partition("?")
+    place, _, path = before.partition("/")
+    credentials, at, hosts = place.rpartition("@")
+    urls = [_split(f"redis://{credentials}{at}{host}/?{query}") for host in hosts.split(",")]
+    if not all(url is not None and _host_is_fine(url) for url in urls):
+        return f'has a host that is none; write "redis+{kind}://host:port,host:port", IPv6 addresses in brackets'
+    service, _, database = path.partition("/")
+    if kind == "cluster":
+        return "names a database, of which a Cluster has but one" if path.strip("/") else ""
+    if not service:
+        return 'names no service; write "redis+sentinel://host:26379,host:26379/service"'
+    return "" if database.isdecimal() or not database else "has a database that is no number"
 
 
 def database_url(text: str) -> str:

@@ -71,7 +71,10 @@ class Redis(Section, frozen=True, kw_only=True):
     url: Annotated[
         str,
         Meta(
-            description="redis://, rediss:// or unix://; empty starts an embedded Valkey in data_dir.",
+            description=(
+                "redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://; empty starts an embedded Valkey"
+                " in data_dir."
+            ),
             extra={"check": checks.redis_url},
         ),
     ] = ""

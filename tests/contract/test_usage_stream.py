@@ -6,7 +6,7 @@ import pytest
 
 from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
 from gateway.domain.stream import Entry
-from gateway.quota.resp import RedisLink
+from gateway.quota.redis_links import Link
 from gateway.quota.usage_stream import RedisUsageStream
 from tests.support.limiters import RedisSubject, asked, settled
 from tests.support.until import until
@@ -14,12 +14,12 @@ from tests.support.until import until
 PARTITIONS = 4
 
 
-def stream_of(link: RedisLink, *, idle_ms: int = 30_000) -> RedisUsageStream:
+def stream_of(link: Link, *, idle_ms: int = 30_000) -> RedisUsageStream:
     """A consumer's view of the stream."""
     return RedisUsageStream(link, "tw", PARTITIONS, idle_ms=idle_ms)
 
 
-async def put(link: RedisLink, partition: int, *payloads: bytes) -> None:
+async def put(link: Link, partition: int, *payloads: bytes) -> None:
     """Append events, as settle.lua does."""
     await asyncio.gather(*[link.call("XADD", f"tw:{{{partition}}}:events", "*", "e", each) for each in payloads])
 
@@ -29,71 +29,71 @@ def payloads(entries: list[Entry]) -> set[bytes]:
     return {entry.payload for entry in entries}
 
 
-async def test_events_written_before_the_first_reader_are_read(link: RedisLink) -> None:
+async def test_events_written_before_the_first_reader_are_read(any_link: Link) -> None:
     """A gateway that settles before any flusher ran loses nothing (A8)."""
-    await put(link, 0, b"a")
-    await put(link, 3, b"b", b"\x00\xff")
-    entries = await stream_of(link).read("one", 100)
+    await put(any_link, 0, b"a")
+    await put(any_link, 3, b"b", b"\x00\xff")
+    entries = await stream_of(any_link).read("one", 100)
     assert payloads(entries) == {b"a", b"b", b"\x00\xff"}
     assert {entry.partition for entry in entries} == {0, 3}
 
 
-async def test_an_event_goes_to_one_consumer(link: RedisLink) -> None:
+async def test_an_event_goes_to_one_consumer(any_link: Link) -> None:
     """Workers share the work: nobody writes the same events side by side."""
-    await put(link, 1, *[b"%d" % number for number in range(50)])
-    first, second = await asyncio.gather(stream_of(link).read("one", 30), stream_of(link).read("two", 30))
+    await put(any_link, 1, *[b"%d" % number for number in range(50)])
+    first, second = await asyncio.gather(stream_of(any_link).read("one", 30), stream_of(any_link).read("two", 30))
     assert len(first) + len(second) == 50
     assert payloads(first) | payloads(second) == {b"%d" % number for number in range(50)}
 
 
-async def test_done_deletes_and_only_what_it_names(link: RedisLink) -> None:
+async def test_done_deletes_and_only_what_it_names(any_link: Link) -> None:
     """What is in the ledger leaves Redis; what isn't stays."""
-    await put(link, 0, b"a", b"b")
-    await put(link, 2, b"c")
-    stream = stream_of(link)
+    await put(any_link, 0, b"a", b"b")
+    await put(any_link, 2, b"c")
+    stream = stream_of(any_link)
     entries = await stream.read("one", 100)
     await stream.done([entry for entry in entries if entry.payload != b"b"])
     assert await stream.backlog() == 1
-    assert await link.call("XPENDING", "tw:{0}:events", "flusher", "-", "+", 10) != []
-    assert (await link.call("XPENDING", "tw:{2}:events", "flusher"))[0] == 0
+    assert await any_link.call("XPENDING", "tw:{0}:events", "flusher", "-", "+", 10) != []
+    assert (await any_link.call("XPENDING", "tw:{2}:events", "flusher"))[0] == 0
     await stream.done([])
 
 
-async def test_unfinished_events_are_handed_out_again(link: RedisLink) -> None:
+async def test_unfinished_events_are_handed_out_again(any_link: Link) -> None:
     """A flusher that was killed between reading and writing costs nothing (A8)."""
     for partition in range(PARTITIONS):
-        await put(link, partition, *[b"%d-%d" % (partition, number) for number in range(7)])
-    dead = await stream_of(link).read("dead", 100)
+        await put(any_link, partition, *[b"%d-%d" % (partition, number) for number in range(7)])
+    dead = await stream_of(any_link).read("dead", 100)
     assert len(dead) == 28
-    assert await stream_of(link).read("alive", 100) == []
-    alive = stream_of(link, idle_ms=1)
+    assert await stream_of(any_link).read("alive", 100) == []
+    alive = stream_of(any_link, idle_ms=1)
     await asyncio.sleep(0.002)  # the idle time itself is what is tested
     claimed = await alive.read("alive", 10) + await alive.read("alive", 100)
     assert payloads(claimed) == payloads(dead)
 
 
-async def test_a_slow_consumer_keeps_what_it_reads(link: RedisLink) -> None:
+async def test_a_slow_consumer_keeps_what_it_reads(any_link: Link) -> None:
     """A flusher waiting for its database isn't taken for dead before its time."""
-    await put(link, 0, b"a")
-    await stream_of(link).read("slow", 100)
-    assert await stream_of(link).read("other", 100) == []
+    await put(any_link, 0, b"a")
+    await stream_of(any_link).read("slow", 100)
+    assert await stream_of(any_link).read("other", 100) == []
 
 
-async def test_a_claim_skips_what_was_deleted(link: RedisLink) -> None:
+async def test_a_claim_skips_what_was_deleted(any_link: Link) -> None:
     """A crash between delete and acknowledge leaves nothing that is handed out, or fails, for ever."""
-    await put(link, 0, b"a", b"b")
-    first, _ = await stream_of(link).read("dead", 100)
-    await link.call("XDEL", "tw:{0}:events", first.id)
+    await put(any_link, 0, b"a", b"b")
+    first, _ = await stream_of(any_link).read("dead", 100)
+    await any_link.call("XDEL", "tw:{0}:events", first.id)
     await asyncio.sleep(0.002)  # the idle time itself is what is tested
-    assert payloads(await stream_of(link, idle_ms=1).read("alive", 100)) == {b"b"}
+    assert payloads(await stream_of(any_link, idle_ms=1).read("alive", 100)) == {b"b"}
 
 
 @pytest.mark.parametrize("at_most", [1, 3, 100, 1000])
-async def test_a_busy_partition_fills_the_batch(link: RedisLink, at_most: int) -> None:
+async def test_a_busy_partition_fills_the_batch(any_link: Link, at_most: int) -> None:
     """One account's burst is flushed in full batches, never more than asked, and quiet partitions don't wait."""
-    await put(link, 2, *[b"%d" % number for number in range(200)])
-    await put(link, 3, b"quiet")
-    stream = stream_of(link)
+    await put(any_link, 2, *[b"%d" % number for number in range(200)])
+    await put(any_link, 3, b"quiet")
+    stream = stream_of(any_link)
     first = await stream.read("one", at_most)
     assert len(first) == min(at_most, 201)
     rest = first
@@ -102,14 +102,14 @@ async def test_a_busy_partition_fills_the_batch(link: RedisLink, at_most: int) -
     assert len(rest) == len({(entry.partition, entry.id) for entry in rest}) == 201
 
 
-async def test_a_flushed_server_is_no_trouble(link: RedisLink) -> None:
+async def test_a_flushed_server_is_no_trouble(any_link: Link) -> None:
     """Streams and groups lost with a flush are made anew at the next read."""
-    stream = stream_of(link)
-    await put(link, 0, b"a")
+    stream = stream_of(any_link)
+    await put(any_link, 0, b"a")
     await stream.read("one", 100)
-    await link.call("FLUSHALL")
+    await any_link.call("FLUSHALL")
     assert await stream.read("one", 100) == []
-    await put(link, 0, b"b")
+    await put(any_link, 0, b"b")
     assert payloads(await stream.read("one", 100)) == {b"b"}
     assert await stream.backlog() == 1
 
@@ -123,20 +123,20 @@ async def test_settled_events_arrive(redis_subject: RedisSubject) -> None:
     assert await redis_subject.stream.backlog() == 0
 
 
-async def test_one_holds_the_lease(link: RedisLink) -> None:
+async def test_one_holds_the_lease(any_link: Link) -> None:
     """SQLite has one writer at a time: a second flusher waits until the first's lease ends, then leads."""
-    stream = stream_of(link)
+    stream = stream_of(any_link)
     assert await stream.lead("one", 60_000)
     assert not await stream.lead("two", 60_000)
     assert await stream.lead("one", 50)
-    assert await link.call("PTTL", "tw:flusher") <= 50
+    assert await any_link.call("PTTL", "tw:flusher") <= 50
     await until(lambda: stream.lead("two", 60_000))
     assert not await stream.lead("one", 60_000)
 
 
-async def test_a_lost_link_is_a_fault(link: RedisLink) -> None:
+async def test_a_lost_link_is_a_fault(any_link: Link) -> None:
     """The flusher sees one kind of trouble, and tries again."""
-    await link.close()
+    await any_link.close()
     with pytest.raises(Fault) as caught:
-        await stream_of(link).read("one", 10)
+        await stream_of(any_link).read("one", 10)
     assert caught.value.kind is LIMITER_UNAVAILABLE

@@ -17,7 +17,7 @@ from gateway.settings.data_files import data_file
 from tests.support.limiters import ACCOUNT, Clock, RedisSubject, asked, hydrate, line, settled
 
 FILES = sorted(data_file("lua", "").glob("*.lua"))
-VERBS = {"reserve", "settle", "late", "correct", "extend", "renew", "reap", "hydrate", "peek", "bump"}
+VERBS = {"reserve", "settle", "late", "correct", "extend", "renew", "reap", "hydrate", "peek", "bump", "forbidden"}
 
 every_script = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 

@@ -16,6 +16,7 @@ from gateway.domain.usage import CountedBy, Outcome, UsageEvent
 from gateway.quota.limiter import Limiter
 from gateway.quota.memory_limiter import MemoryLimiter
 from gateway.quota.redis_limiter import RedisLimiter
+from gateway.quota.redis_links import Link, link_of
 from gateway.quota.resp import RedisLink
 from gateway.quota.usage_stream import RedisUsageStream
 from tests.support.valkey import ValkeyServer
@@ -80,9 +81,9 @@ class MemorySubject:
 
 
 class RedisSubject:
-    """The scripts on a real server, over one open link."""
+    """The scripts on a real server or Cluster, over one open link."""
 
-    def __init__(self, link: RedisLink, clock: Clock) -> None:
+    def __init__(self, link: Link, clock: Clock) -> None:
         self.clock = clock
         self.link = link
         self.limiter = RedisLimiter(link, partitions=PARTITIONS, now_us=clock)
@@ -115,14 +116,22 @@ async def redis_subject(link: RedisLink) -> RedisSubject:
     return RedisSubject(link, Clock())
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["valkey", "cluster"])
+async def any_link(request: pytest.FixtureRequest) -> AsyncIterator[Link]:
+    """An open link to an empty server, then one to an empty Cluster."""
+    link = link_of(request.getfixturevalue(request.param).url, timeout_s=5)
+    await link.open()
+    yield link
+    await link.close()
+
+
+@pytest.fixture(params=["memory", "valkey", "cluster"])
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
-    """Each limiter in turn. The server is not started for the model."""
+    """Each limiter in turn. No server is started for the model."""
     if request.param == "memory":
         yield MemorySubject(Clock())
         return
-    valkey: ValkeyServer = request.getfixturevalue("valkey")
-    link = RedisLink(valkey.url, timeout_s=5)
+    link = link_of(request.getfixturevalue(request.param).url, timeout_s=5)
     await link.open()
     yield RedisSubject(link, Clock())
     await link.close()

@@ -180,6 +180,10 @@ def test_a_route_after_another_is_no_mistake_while_something_is_left_for_it(read
             "redis: {{ url: '{}' }}",
             "redis://localhost redis://:p%40ss@[::1]:6379/0 rediss://u:p@h:1 unix:///tmp/v.sock",
         ),
+        (
+            "redis: {{ url: '{}' }}",
+            "redis+sentinel://:p@a:1,[::1]:2/main/1 rediss+sentinel://a,b/main redis+cluster://a:1,b:2 rediss+cluster://a/",
+        ),
         ("database: {{ url: '{}' }}", "sqlite:///relative.db sqlite:////absolute.db"),
         ("listen: {{ host: '{}' }}", "0.0.0.0 :: ::1 localhost fe80::1%eth0"),
         ("listen: {{ prefix: '{}' }}", "/_tollway /a/b"),

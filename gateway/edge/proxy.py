@@ -53,9 +53,8 @@ class Proxy:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request and tell its record."""
         request_id = new_request_id()
-        record = RequestRecord(
-            request_id=request_id, method=scope["method"], path=scope["path"], started_s=time.perf_counter()
-        )
+        record = RequestRecord(request_id, scope["method"], scope["path"])
+        record.started_s = time.perf_counter()
         exchange = Exchange(scope, receive, send, request_id, record, self.unmatched, task=asyncio.current_task())
         self.departures.running.add(exchange)
         try:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from gateway.telemetry import catalogue, log, snapshot
 from gateway.telemetry.record import RequestRecord
-from gateway.telemetry.request_line import outcome_of, request_line
 from gateway.telemetry.snapshot import Key, Snapshot
 
 _MODELS = 200
@@ -46,8 +45,9 @@ class Metrics:
         _add(self._counters[catalogue.EVENTS_FLUSHED.name], (), events)
 
     def observe(self, record: RequestRecord) -> None:
-        """Count one request that ended."""
-        _add(self._requests, (record.route, record.status, outcome_of(record)), 1)
+        """Count one request that ended. Gives it the outcome that the rest of its record implies, where it has none."""
+        record.outcome = record.outcome or ("refused" if record.limit else "fault" if record.fault else "ok")
+        _add(self._requests, (record.route, record.status, record.outcome), 1)
         if record.limit:
             _add(self._refusals, (record.tier, record.limit), 1)
         if record.counted_by:
@@ -126,20 +126,20 @@ class Telemetry:
     def __init__(self, metrics: Metrics, log_requests: bool) -> None:
         """`log_requests` False leaves out the lines of all requests but those that ended in 5xx.
 
-        Make it after `log.configure`: its logger is bound once.
+        Make it after `log.configure`: what it writes by is bound once.
         """
         self.metrics = metrics
-        self._log_requests = log_requests
-        self._log = log.log.bind()
+        self._tell_fault = log.request_writer("warning")
+        self._tell = log.request_writer("info") if log_requests else None
         metrics.watch(catalogue.LOG_LINES_DROPPED, lambda: log.writer.dropped)
 
     def finish(self, record: RequestRecord) -> None:
-        """Count the request and log its line: `warning` where it ended in 5xx, else `info`. Never raises."""
+        """Count the request and log its line: `warning` where it ended in 5xx, else `info`. Spends the record."""
         self.metrics.observe(record)
         if record.status >= 500:
-            self._log.warning("request", record=request_line(record))
-        elif self._log_requests:
-            self._log.info("request", record=request_line(record))
+            self._tell_fault(record)
+        elif self._tell is not None:
+            self._tell(record)
 
 
 def _add(slots: dict[Key, float], key: Key, amount: float) -> None:

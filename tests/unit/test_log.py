@@ -64,11 +64,24 @@ def test_a_request_is_one_line_from_its_record(capfd: pytest.CaptureFixture[str]
     telemetry = Telemetry(Metrics(), log_requests=True)
     telemetry.finish(RequestRecord(request_id="r1", status=200))
     telemetry.finish(RequestRecord(request_id="r2", status=502, fault="upstream_broken", detail="cut at 12 bytes"))
+    telemetry.finish(RequestRecord(request_id="r3", status=429, limit="tokens/day"))
 
-    good, bad = _lines(capfd)
+    good, bad, refused = _lines(capfd)
+    assert [line["outcome"] for line in (good, bad, refused)] == ["ok", "fault", "refused"]
     assert (good["level"], good["event"], good["request_id"]) == ("info", "request", "r1")
     assert (bad["level"], bad["fault"], bad["detail"]) == ("warning", "upstream_broken", "cut at 12 bytes")
     assert good["time"].endswith("Z")
+
+
+def test_request_lines_obey_the_least_level(capfd: pytest.CaptureFixture[str]) -> None:
+    """F8: `log.level: warning` leaves the requests that failed on our side, `error` none."""
+    for level, heard in (("warning", ["r2"]), ("error", [])):
+        configure("json", level)
+        telemetry = Telemetry(Metrics(), log_requests=True)
+        telemetry.finish(RequestRecord(request_id="r1", status=200))
+        telemetry.finish(RequestRecord(request_id="r2", status=502))
+
+        assert [line["request_id"] for line in _lines(capfd)] == heard
 
 
 def test_request_lines_can_be_turned_off_but_not_failures(capfd: pytest.CaptureFixture[str]) -> None:

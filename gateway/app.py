@@ -17,7 +17,9 @@ from gateway.edge.admission import Admission
 from gateway.edge.departure import Departures
 from gateway.edge.entry import Entry
 from gateway.edge.exchange import Receive, Scope, Send
+from gateway.edge.extending import Extending
 from gateway.edge.hydration import Hydration
+from gateway.edge.keep_alive import KeepAlive
 from gateway.edge.leases import Leases
 from gateway.edge.proxy import Proxy
 from gateway.edge.relay import Relay
@@ -114,6 +116,7 @@ class Gateway:
         """Confirm every settlement, flush what the stream holds, close every part. What is left waits in Redis."""
         self._stopping = True
         self._departures.close()
+        self._keep_alive.close()
         unsettled = await self._limiter.drain(DRAIN_S)
         if unsettled:
             log.error("settlements_unconfirmed", count=unsettled)
@@ -160,18 +163,19 @@ class Gateway:
             metering.encoding,
             Path(metering.tokenizer_dir) if metering.tokenizer_dir else deployment.data_dir / "tokenizer",
         )
-        self._departures = Departures()
+        self._departures = Departures(metering.max_drains, metering.drain_s)
+        self._keep_alive = KeepAlive(self._departures.running, settings.listen.keep_alive_comment_s)
         settling = Settling(limiter, ratios, self._tokenizer)
+        hydration = Hydration(limiter, self._ledger)
+        extending = Extending(limiter, hydration, settling, metering.extend_slice_tokens)
         leases = Leases(limiter, settling, self._departures.running, metering.hold_lease_s)
         self._reaper = Reaper(limiter, leases.renew)
         proxy = Proxy(
             snapshot=snapshot,
             directory=directory,
-            admission=Admission(
-                limiter, directory, Hydration(limiter, self._ledger), snapshot.plans, metering.hold_lease_s * 1000
-            ),
+            admission=Admission(limiter, directory, hydration, snapshot.plans, metering.hold_lease_s * 1000),
             ratios=ratios,
-            relay=Relay(settling, self._departures, metering.max_buffered_answer_mb * MIB),
+            relay=Relay(settling, extending, self._departures, metering.max_buffered_answer_mb * MIB),
             settling=settling,
             departures=self._departures,
             unmatched=DIALECTS["openai"],

@@ -132,6 +132,7 @@ class Plan:
     def __init__(self, tier: Tier) -> None:
         self.tier = tier
         self.units: tuple[Unit, ...] = tuple(limit.unit for limit in tier.limits)
+        self.counts_tokens = any(unit is not Unit.REQUESTS for unit in self.units)
         self.concurrency = -1 if tier.concurrency is None else tier.concurrency
         self._frame = Frame(tier, 0)
         self._places = tuple(UNITS.index(unit) for unit in self.units)

@@ -47,6 +47,24 @@ class Remedy(StrEnum):
     PAY = "pay"
 
 
+class OnExhausted(StrEnum):
+    """What becomes of a stream that has used up what it holds, where the limits have no room for more."""
+
+    FINISH = "finish"
+    """It ends by itself; what it runs past a limit is owed inside the window."""
+    STOP = "stop"
+    """It is ended there, validly, as one that ran into its maximum."""
+
+
+class OnDisconnect(StrEnum):
+    """What becomes of the upstream's answer once the client has left."""
+
+    CANCEL = "cancel"
+    """The upstream is let go; what was seen is charged."""
+    DRAIN = "drain"
+    """It is read to its end, so that what the upstream counted is charged."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """At most `maximum` of `unit` in each `window`.
@@ -84,3 +102,5 @@ class Tier:
     numbers: Mapping[str, float] = field(default_factory=dict)
     features: Mapping[str, bool] = field(default_factory=dict)
     period: Period | None = None
+    on_exhausted: OnExhausted = OnExhausted.FINISH
+    on_disconnect: OnDisconnect = OnDisconnect.CANCEL

@@ -20,6 +20,8 @@ class Outcome(StrEnum):
 
     OK = "ok"
     CLIENT_GONE = "client_gone"
+    STOPPED = "stopped"
+    """A stream was ended by the gateway, as the limits had no room for more of it."""
     CLIENT_ERROR = "client_error"
     UPSTREAM_ERROR = "upstream_error"
     UPSTREAM_CUT = "upstream_cut"

@@ -8,6 +8,7 @@ import msgspec
 
 from gateway.dialects.dialect import Ask, Dialect, StreamReader
 from gateway.domain.decisions import Reservation
+from gateway.domain.limits import MAXIMUM
 from gateway.domain.usage import Usage
 from gateway.snapshot import Frame, Plan
 from gateway.telemetry.record import RequestRecord
@@ -18,6 +19,26 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
+class Allowance(msgspec.Struct, eq=False):
+    """What a stream may still say; as made, anything.
+
+    At `look_bytes` sent it is looked at again. `held_tokens` is the output held; `strict` that the stream ends where
+    it has used that up; `refused` that there is no more; `asking` asks for more. Of its text, `counted_bytes` were
+    counted as `counted_tokens`, and the rest is taken to have `tokens_a_byte`. What comes in one read is looked at in
+    pieces of `piece_bytes`, 0 as it is.
+    """
+
+    look_bytes: int = MAXIMUM
+    held_tokens: int = 0
+    strict: bool = False
+    refused: bool = False
+    tokens_a_byte: float = 1.0
+    counted_bytes: int = 0
+    counted_tokens: int = 0
+    piece_bytes: int = 0
+    asking: "asyncio.Task[None] | None" = None
+
+
 class Exchange(msgspec.Struct, eq=False):
     """Filled in from top to bottom of `edge/proxy.py`.
 
@@ -25,7 +46,8 @@ class Exchange(msgspec.Struct, eq=False):
     request's hold in them while `holding`. `task` serves the request; `gone` says that the client left, `over` that the
     last bytes were handed to the server, after which its silence means nothing. `watched` keeps a second watcher away,
     `sweeps` counts how often `Departures` has met the request, `renewed_s` is when its lease last was
-    (`time.perf_counter()`).
+    (`time.perf_counter()`). `allowance` bounds a stream; `heard_chunks` of the upstream had been heard at `heard_s`
+    (the loop's time), when `KeepAlive` last met it.
     """
 
     scope: Scope
@@ -40,6 +62,7 @@ class Exchange(msgspec.Struct, eq=False):
     sweeps: int = 0
     ask: Ask | None = None
     reader: StreamReader | None = None
+    allowance: Allowance | None = None
     plan: Plan | None = None
     frame: Frame | None = None
     reservation: Reservation | None = None
@@ -51,3 +74,5 @@ class Exchange(msgspec.Struct, eq=False):
     head_sent: bool = False
     gone: bool = False
     over: bool = False
+    heard_chunks: int = -1
+    heard_s: float = 0.0

@@ -141,6 +141,8 @@ class HttpExchange:
     async def send(self, message: Message) -> None:
         """Start the answer, or send the next piece of its body."""
         if self.connection.choked:
+            if "dropped_if_choked" in message:
+                return
             await self.connection.drained()
         if self.gone:
             return

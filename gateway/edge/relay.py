@@ -11,7 +11,9 @@ from gateway.dialects.dialect import StreamReader
 from gateway.domain.faults import UPSTREAM_BROKEN, UPSTREAM_DENIED, Fault
 from gateway.domain.usage import CountedBy, Outcome, Usage
 from gateway.edge.departure import Departures
+from gateway.edge.event_reads import EventReads
 from gateway.edge.exchange import Exchange
+from gateway.edge.extending import Extending
 from gateway.edge.headers import returned
 from gateway.edge.reply import send_whole, state_headers
 from gateway.edge.settling import Settling
@@ -32,8 +34,9 @@ so the length isn't passed on; both may lack it.
 class Relay:
     """Sends answers on and settles their requests."""
 
-    def __init__(self, settling: Settling, departures: Departures, buffered_bytes: int) -> None:
+    def __init__(self, settling: Settling, extending: Extending, departures: Departures, buffered_bytes: int) -> None:
         self._settling = settling
+        self._extending = extending
         self._departures = departures
         self._buffered_bytes = buffered_bytes
 
@@ -87,11 +90,15 @@ class Relay:
         reader = exchange.reader = exchange.dialect.stream_reader(
             strip_usage=exchange.ask is not None and exchange.ask.strip_usage
         )
+        allowance = self._extending.begin(exchange)
+        read = EventReads(answer, allowance.piece_bytes).read if allowance.piece_bytes else answer.read
         record.streamed = True
         await self._send_head(exchange, answer.status, headers)
         fault = None
         try:
-            while data := await answer.read():
+            while data := await read():
+                if record.response_bytes >= allowance.look_bytes and await self._extending.is_over(exchange):
+                    return await self._stop(exchange, answer, reader)
                 if data := reader.feed(data):
                     record.chunks += 1
                     record.response_bytes += len(data)
@@ -114,16 +121,26 @@ class Relay:
             await self.settle_stream(exchange, outcome, requests)
         record.response_bytes += len(tail)
         exchange.over = True
-        await send({"type": "http.response.body", "body": tail})
+        return await send({"type": "http.response.body", "body": tail})
 
-    async def settle_stream(self, exchange: Exchange, outcome: Outcome, requests: int) -> None:
-        """Settle by what the reader saw: the usage that the upstream reported, else the text."""
+    async def _stop(self, exchange: Exchange, answer: Answer, reader: StreamReader) -> None:
+        """End the stream here: what was sent is all that is charged, and the upstream is let go."""
+        answer.close()
+        usage = await self.settle_stream(exchange, Outcome.STOPPED, outcome_of(answer.status)[1])
+        tail = reader.stop(usage)
+        exchange.record.response_bytes += len(tail)
+        exchange.over = True
+        await exchange.send({"type": "http.response.body", "body": tail})
+
+    async def settle_stream(self, exchange: Exchange, outcome: Outcome, requests: int) -> Usage:
+        """Settle by what the reader saw: the usage that the upstream reported, else the text. What was charged."""
         reader = exchange.reader
         if reader is not None and reader.usage is not None:
-            self._settling.settle(exchange, reader.usage, CountedBy.UPSTREAM, outcome, requests)
-            return
-        usage, counted_by = await self._settling.count(exchange, reader.text() if reader is not None else "")
+            usage, counted_by = reader.usage, CountedBy.UPSTREAM
+        else:
+            usage, counted_by = await self._settling.count(exchange, reader.text() if reader is not None else "")
         self._settling.settle(exchange, usage, counted_by, outcome, requests)
+        return usage
 
     def settle_at_once(self, exchange: Exchange, outcome: Outcome, requests: int) -> None:
         """As `settle_stream`, for when there is no time left to have the text counted."""

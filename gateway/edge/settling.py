@@ -32,6 +32,8 @@ class Settling:
         if not exchange.holding or asked is None or plan is None:
             return
         record = exchange.record
+        if exchange.gone and outcome is Outcome.OK:
+            outcome = Outcome.CLIENT_GONE
         record.outcome, record.counted_by = outcome, counted_by
         record.input_tokens, record.output_tokens = usage.input_tokens, usage.output_tokens
         record.cached_tokens, record.reasoning_tokens = usage.cached_tokens, usage.reasoning_tokens
@@ -65,6 +67,10 @@ class Settling:
             usage = self.estimated(exchange, "" if reader is None else reader.text())
         about = usage_event(exchange, usage, CountedBy.ESTIMATE, Outcome.REAPED, 1, _now_ms(exchange))
         return Renewal(exchange.request_id, asked.account_id, asked.lease_ms, about)
+
+    def ratio(self, model: str) -> float:
+        """Tokens a byte of text that `estimated` goes by."""
+        return self._ratios.ratio(model)
 
     async def count(self, exchange: Exchange, text: str) -> tuple[Usage, CountedBy]:
         """The usage of an answer whose upstream reported none: the input as told or estimated, the text seen."""

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, field
 
-from gateway.domain.limits import MAXIMUM, Remedy, Unit, Window
+from gateway.domain.limits import MAXIMUM, OnDisconnect, OnExhausted, Remedy, Unit, Window
 from gateway.domain.subscriptions import Access, Status
 from gateway.settings import checks
 
@@ -62,6 +62,14 @@ class Listen(Section, frozen=True, kw_only=True):
         int, Meta(ge=0, le=1_000_000, description="Most client connections of one worker; 0 is unbounded.")
     ] = 0
     keep_alive_s: Annotated[int, Meta(ge=1, le=3600, description="How long an idle client connection is kept.")] = 75
+    keep_alive_comment_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=3600,
+            description="After so long a silence of the upstream, a started event stream gets a comment; 0 is never.",
+        ),
+    ] = 15
     shutdown_grace_s: Annotated[int, Meta(ge=0, le=3600, description="How long a stop waits for streams to end.")] = 30
 
 
@@ -149,6 +157,14 @@ class Metering(Section, frozen=True, kw_only=True):
     hold_lease_s: Annotated[
         int, Meta(ge=5, le=3600, description="How long a dead gateway's reservations are held.")
     ] = 60
+    extend_slice_tokens: Annotated[
+        int, Meta(ge=16, le=1_000_000, description="Held at a time for a stream that runs past its estimate.")
+    ] = 256
+    max_drains: Annotated[
+        int,
+        Meta(ge=1, le=65_536, description="Answers that a worker reads on for clients who left; more are let go."),
+    ] = 64
+    drain_s: Annotated[Seconds, Meta(description="How long such an answer is read on.")] = 300
 
 
 class Timeouts(Section, frozen=True, kw_only=True):
@@ -266,6 +282,12 @@ class TierSettings(Section, frozen=True, kw_only=True):
         str,
         Meta(description="Where days, weeks and months begin and end.", extra={"check": checks.time_zone}),
     ] = "UTC"
+    on_exhausted: Annotated[
+        OnExhausted, Meta(description="A stream that has used up its limits: finish and owe, or stop.")
+    ] = OnExhausted.FINISH
+    on_disconnect: Annotated[
+        OnDisconnect, Meta(description="A client that leaves: cancel the upstream, or drain its answer.")
+    ] = OnDisconnect.CANCEL
     numbers: Annotated[
         dict[Name, Annotated[float, Meta(ge=0, le=1e15)]],
         Meta(description="Further entitlements that are numbers, told to apps: max_banks, max_storage_gb."),

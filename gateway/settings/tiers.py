@@ -13,7 +13,16 @@ def tier_of(name: str, settings: TierSettings) -> Tier:
     limits = tuple(
         _limit(unit, window, asked) for unit, windows in settings.limits.items() for window, asked in windows.items()
     )
-    return Tier(name, limits, settings.concurrency, ZoneInfo(settings.time_zone), settings.numbers, settings.features)
+    return Tier(
+        name,
+        limits,
+        settings.concurrency,
+        ZoneInfo(settings.time_zone),
+        settings.numbers,
+        settings.features,
+        on_exhausted=settings.on_exhausted,
+        on_disconnect=settings.on_disconnect,
+    )
 
 
 def tiers_of(settings: Settings) -> dict[str, Tier]:

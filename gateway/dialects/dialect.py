@@ -30,7 +30,8 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     the most output tokens that it may cost, n and best_of multiplied in, or None where the caller set no bound;
     `body` is what goes upstream: the caller's own bytes, or these with a field added. `strip_usage` says that the usage
     chunk was asked for by the gateway alone and has to be taken out of the stream again; `array_stream` that a good
-    answer comes piece by piece as one JSON array, not as events.
+    answer comes piece by piece as one JSON array, not as events; `estimate_stands` that the answer has no text to count
+    by, or is written out of sight: where no usage is reported the estimate is charged.
     """
 
     model: str
@@ -41,6 +42,7 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     strip_usage: bool = False
     array_stream: bool = False
+    estimate_stands: bool = False
 
 
 class StreamReader(Protocol):

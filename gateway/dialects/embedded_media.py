@@ -8,6 +8,9 @@ costs a look at each of the body's first underscores, and three scans of a body 
 PICTURE_TOKENS = 1_105
 """What one 2048 x 4096 picture costs in high detail (OpenAI, "Images and vision": 85 + 6 tiles x 170)."""
 
+SMALL_PICTURE_TOKENS = 85
+"""What any picture costs in low detail (the same page)."""
+
 SOUND_CHARS_PER_TOKEN = 1_000
 """Base64 characters a token of sound or file: 10 tokens a second (OpenAI audio input) at 64 kbit/s is 1,067."""
 
@@ -16,7 +19,7 @@ BYTES_PER_TOKEN = 4
 
 _SHORTEST_BYTES = 256
 
-_FIELD_ENDS = (b'_url"', b'_audio"', b'_data"')
+_FIELD_ENDS = (b'_url"', b'_image"', b'_audio"', b'_data"')
 """How the fields end that hold media: from their underscore, as one byte is found thirty times as fast as a word."""
 
 _MOST_UNDERSCORES = 32
@@ -27,14 +30,16 @@ def text_bytes(body: bytes) -> int:
     """The length of the text in `body`, each medium counted as the text that would cost as many tokens."""
     if not _may_hold_media(body):
         return len(body)
-    pictures = -(-body.count(b'"image_url"') // 2)
+    pictures = max(-(-body.count(b'"image_url"') // 2), body.count(b'"input_image"'))
     if not pictures and b'"input_audio"' not in body and b'"file_data"' not in body:
         return len(body)
     encoded, tokens = _data_urls(body)
     if b'"input_audio"' in body:
         sound = _sounds(body)
         encoded, tokens = encoded + sound, tokens + sound // SOUND_CHARS_PER_TOKEN
-    return max(0, len(body) - encoded) + (tokens + pictures * PICTURE_TOKENS) * BYTES_PER_TOKEN
+    small = min(pictures, body.count(b'"detail":"low"') + body.count(b'"detail": "low"')) if pictures else 0
+    tokens += (pictures - small) * PICTURE_TOKENS + small * SMALL_PICTURE_TOKENS
+    return max(0, len(body) - encoded) + tokens * BYTES_PER_TOKEN
 
 
 def _may_hold_media(body: bytes) -> bool:

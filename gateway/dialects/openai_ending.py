@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from gateway.dialects.openai_usage import UNREADABLE
+from gateway.dialects.json_body import UNREADABLE
 from gateway.dialects.sse import event_data, split_events
 from gateway.domain.usage import Usage
 

@@ -5,21 +5,17 @@ its usage gets the option added, as without it the upstream tells no usage. Wher
 counts, as it does at the upstream. Fails with Fault(INVALID_BODY), its public text saying what is wrong and where.
 """
 
-import re
-
 import msgspec
 
 from gateway.dialects.dialect import Ask
 from gateway.dialects.embedded_media import text_bytes
-from gateway.domain.faults import INVALID_BODY, Fault
+from gateway.dialects.json_body import UNREADABLE, decode, invalid, without_mark
 
 MOST_TOKENS = 1 << 40
 """Bounds what a caller's max_tokens x n comes to, so that sums stay exact in the limiter (2^53)."""
 
 _NONE = msgspec.Raw()
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _INCLUDE_USAGE = b'"stream_options":{"include_usage":true},'
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class _Request(msgspec.Struct, gc=False):
@@ -48,13 +44,10 @@ def read_request(body: bytes) -> Ask:
 
     An empty body (a GET) and a multipart one (an upload) ask for no text: both pass as they are.
     """
-    body = body.removeprefix(_BYTE_ORDER_MARK)
+    body = without_mark(body)
     if not body or body.startswith(b"--"):
         return Ask(model="", streamed=False, prompt_bytes=0, max_output=0 if not body else None, choices=1, body=body)
-    try:
-        request = _request.decode(body)
-    except _UNREADABLE as error:
-        raise Fault(INVALID_BODY, str(error), public=_explain(error)) from None
+    request = decode(_request, body)
     choices = max(1, request.n or 1, request.best_of or 1)
     streamed = request.stream is True
     ask = Ask(request.model or "", streamed, text_bytes(body), _max_output(request, choices), choices, body)
@@ -64,12 +57,16 @@ def read_request(body: bytes) -> Ask:
 
 
 def _max_output(request: _Request, choices: int) -> int | None:
-    """The larger bound where both are given, as upstreams differ in which one they obey.
+    """The larger bound where both are given, as upstreams differ in which one they obey."""
+    return bounded(max(request.max_completion_tokens or 0, request.max_tokens or 0), choices)
+
+
+def bounded(bound: int | None, choices: int = 1) -> int | None:
+    """The most tokens that all choices may cost together, None where the caller set no bound.
 
     0 and less are no bound: local servers take -1 for unlimited, and some take 0 for absent.
     """
-    bound = max(request.max_completion_tokens or 0, request.max_tokens or 0)
-    return min(bound * choices, MOST_TOKENS) if bound > 0 else None
+    return min(bound * choices, MOST_TOKENS) if bound and bound > 0 else None
 
 
 def _asking_for_usage(ask: Ask, stream_options: msgspec.Raw) -> Ask:
@@ -83,32 +80,8 @@ def _asking_for_usage(ask: Ask, stream_options: msgspec.Raw) -> Ask:
             return ask
         kept = _fields.decode(stream_options) if options is not None else {}
         fields = _fields.decode(ask.body)
-    except _UNREADABLE as error:
-        raise Fault(INVALID_BODY, str(error), public=_explain(error, "stream_options")) from None
+    except UNREADABLE as error:
+        raise invalid(error, "stream_options") from None
     kept["include_usage"] = msgspec.Raw(b"true")
     fields["stream_options"] = msgspec.Raw(msgspec.json.encode(kept))
     return msgspec.structs.replace(ask, body=msgspec.json.encode(fields), strip_usage=True)
-
-
-_TYPES = {
-    "int": "an integer",
-    "bool": "a boolean",
-    "str": "a string",
-    "object": "an object",
-}
-_MISTAKE = re.compile(r"Expected `(\w+)[^`]*`.*?(?: - at `\$\.?([^`]*)`)?$")
-
-
-def _explain(error: Exception, inside: str = "") -> str:
-    """A public text from the decoder's own: which field must be what, or that it is no JSON."""
-    text = str(error)
-    mistake = _MISTAKE.match(text)
-    if mistake:
-        path = ".".join(part for part in (inside, mistake[2]) if part)
-        return f"{path or 'The request body'} must be {_TYPES.get(mistake[1], mistake[1])}."
-    if isinstance(error, msgspec.ValidationError):
-        field = text.partition(" - at `$.")[2].rstrip("`")
-        return f"{field or 'A number'} is out of range."
-    if isinstance(error, RecursionError):
-        return "The request body is nested too deeply."
-    return f"The request body is not valid JSON: {text.removeprefix('JSON is malformed: ')}."

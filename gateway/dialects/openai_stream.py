@@ -12,9 +12,10 @@ from typing import Any
 
 import msgspec
 
+from gateway.dialects.json_body import UNREADABLE
 from gateway.dialects.openai_ending import ending
 from gateway.dialects.openai_text import StreamText
-from gateway.dialects.openai_usage import UNREADABLE, usage_of
+from gateway.dialects.openai_usage import usage_of
 from gateway.dialects.sse import EVENT_ENDS, EventCutter, event_data, split_events
 from gateway.domain.usage import Usage
 
@@ -26,6 +27,7 @@ _FINISH_REASON = re.compile(rb'"finish_reason"\s*:\s*"')
 
 class _Chunk(msgspec.Struct, gc=False):
     usage: Any = None
+    x_groq: Any = None
     error: Any = None
     choices: msgspec.Raw = msgspec.Raw()
 
@@ -130,11 +132,15 @@ class OpenAIStream:
         except UNREADABLE:
             return event
         self.error_seen = self.error_seen or bool(chunk.error)
-        if not isinstance(chunk.usage, dict):
+        report = chunk.usage
+        if not isinstance(report, dict):
+            # Groq tells it there, asked or not.
+            report = chunk.x_groq.get("usage") if isinstance(chunk.x_groq, dict) else None
+        if not isinstance(report, dict):
             return event
         choices = bytes(chunk.choices)
         alone = _NO_CHOICES.fullmatch(choices) is not None
-        usage = usage_of(chunk.usage)
+        usage = usage_of(report)
         if usage is not None:
             self._noted = event
             self.usage = usage

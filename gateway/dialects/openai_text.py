@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.dialects.openai_usage import UNREADABLE
+from gateway.dialects.json_body import UNREADABLE
 from gateway.dialects.sse import event_data, split_events
 
 BATCH_BYTES = 32 << 10

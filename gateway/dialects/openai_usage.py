@@ -9,10 +9,8 @@ from typing import Any
 
 import msgspec
 
+from gateway.dialects.json_body import UNREADABLE
 from gateway.domain.usage import Usage
-
-UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What a decoder raises on bytes that aren't the JSON it expects."""
 
 _MOST = 1 << 40
 
@@ -77,23 +75,37 @@ def usage_of(report: Any) -> Usage | None:
     """The usage that a decoded `usage` field tells of; the Responses API's names are taken as well.
 
     Where the total is more than prompt and completion the difference is output: xAI and Gemini leave reasoning out of
-    `completion_tokens`, and bill it.
+    `completion_tokens`, and bill it. DeepSeek and Moonshot tell the cached part beside the counts, Perplexity the
+    reasoning.
     """
     if not isinstance(report, dict):
         return None
-    prompt = _count(report.get("prompt_tokens", report.get("input_tokens")))
-    completion = _count(report.get("completion_tokens", report.get("output_tokens")))
+    prompt = _count(report.get("prompt_tokens")) or _count(report.get("input_tokens"))
+    completion = _count(report.get("completion_tokens")) or _count(report.get("output_tokens"))
     output = max(completion, _count(report.get("total_tokens")) - prompt)
     if not prompt and not output:
         return None
     cached = _detail(report, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens")
-    cached = cached or _count(report.get("prompt_cache_hit_tokens"))
+    cached = cached or _count(report.get("prompt_cache_hit_tokens")) or _count(report.get("cached_tokens"))
     reasoning = _detail(report, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens")
+    reasoning = reasoning or _count(report.get("reasoning_tokens"))
     return Usage(prompt, output, min(cached, prompt), min(reasoning, output))
 
 
+def added(first: Usage | None, second: Usage | None) -> Usage | None:
+    """Both reports together: the steps of one answer."""
+    if first is None or second is None:
+        return first or second
+    return Usage(
+        first.input_tokens + second.input_tokens,
+        first.output_tokens + second.output_tokens,
+        first.cached_tokens + second.cached_tokens,
+        first.reasoning_tokens + second.reasoning_tokens,
+    )
+
+
 def _detail(report: dict[str, Any], groups: tuple[str, str], name: str) -> int:
-    details = report.get(groups[0], report.get(groups[1]))
+    details = report.get(groups[0]) or report.get(groups[1])
     return _count(details.get(name)) if isinstance(details, dict) else 0
 
 

@@ -2,8 +2,20 @@
 
 from gateway.dialects.dialect import Dialect
 from gateway.dialects.openai import OpenAI
+from gateway.dialects.openai_audio import OpenAISpeech, OpenAITranscriptions
+from gateway.dialects.openai_embeddings import OpenAIEmbeddings
+from gateway.dialects.openai_images import OpenAIImages
+from gateway.dialects.openai_responses import OpenAIResponses
 from gateway.dialects.plain import Plain
 
-_ALL: tuple[Dialect, ...] = (OpenAI(), Plain())
+_ALL: tuple[Dialect, ...] = (
+    OpenAI(),
+    OpenAIResponses(),
+    OpenAIEmbeddings(),
+    OpenAIImages(),
+    OpenAISpeech(),
+    OpenAITranscriptions(),
+    Plain(),
+)
 
 DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in _ALL}

@@ -20,26 +20,41 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class EventCutter:
-    """Cuts a byte stream after its last complete event, and holds the rest until it is complete."""
+    """Cuts a byte stream after its last complete event, and holds the rest until it is complete.
 
-    __slots__ = ("held",)
+    `held` is what waits for its end, read by read: a long event is joined once, not once for each read.
+    """
 
-    def __init__(self) -> None:
-        self.held = b""
+    __slots__ = ("_held_bytes", "_longest_bytes", "held")
+
+    def __init__(self, longest_bytes: int = MAX_EVENT_BYTES) -> None:
+        self.held: list[bytes] = []
+        self._held_bytes = 0
+        self._longest_bytes = longest_bytes
 
     def feed(self, data: bytes) -> bytes:
         """The events that `data` completes, with what was held before them; b"" while none is complete."""
-        seen = max(0, len(self.held) - _LONGEST_END)
-        joined = self.held + data if self.held else data
-        end = _last_end(joined, seen)
-        if end == 0 and len(joined) > MAX_EVENT_BYTES:
-            end = len(joined)
-        self.held = joined[end:]
-        return joined[:end]
+        if not self.held:
+            end = _last_end(data)
+        else:
+            before = b"".join(self.held[-_LONGEST_END:])[-_LONGEST_END:]
+            end = max(0, _last_end(before + data) - len(before))
+        if end == 0 and self._held_bytes + len(data) > self._longest_bytes:
+            end = len(data)
+        if end == 0:
+            if data:
+                self.held.append(data)
+                self._held_bytes += len(data)
+            return b""
+        self.held.append(data[:end])
+        complete = b"".join(self.held)
+        self.held = [data[end:]] if end < len(data) else []
+        self._held_bytes = len(data) - end
+        return complete
 
     def rest(self) -> bytes:
         """What is still held: an event that the stream's end left incomplete."""
-        rest, self.held = self.held, b""
+        rest, self.held, self._held_bytes = b"".join(self.held), [], 0
         return rest
 
 
@@ -67,10 +82,10 @@ def _field_value(line: bytes) -> bytes | None:
     return b"" if line == b"data" else None
 
 
-def _last_end(data: bytes, start: int) -> int:
-    """The index just past the last blank line that ends after `start`, 0 where there is none."""
-    line_feeds = data.rfind(b"\n\n", start) + 2
-    mixed = data.rfind(b"\n\r\n", start) + 3
-    returns = data.rfind(b"\r\r", start) + 2
+def _last_end(data: bytes) -> int:
+    """The index just past the last blank line, 0 where there is none."""
+    line_feeds = data.rfind(b"\n\n") + 2
+    mixed = data.rfind(b"\n\r\n") + 3
+    returns = data.rfind(b"\r\r") + 2
     end = max(line_feeds if line_feeds > 1 else 0, mixed if mixed > 2 else 0, returns if returns > 1 else 0)
     return end + 1 if end and data[end - 2 : end] == b"\r\r" and data[end : end + 1] == b"\n" else end

@@ -75,8 +75,8 @@ class Settling:
     async def count(self, exchange: Exchange, text: str) -> tuple[Usage, CountedBy]:
         """The usage of an answer whose upstream reported none: the input as told or estimated, the text seen."""
         ask = exchange.ask
-        if ask is None or ask.prompt_bytes == 0:
-            return Usage(), CountedBy.ESTIMATE
+        if ask is None or ask.estimate_stands or ask.prompt_bytes == 0:
+            return self.estimated(exchange, text), CountedBy.ESTIMATE
         tokens = await self._tokenizer.count(text) if text else None
         if tokens is not None:
             return _with_output(exchange, tokens), CountedBy.TOKENIZER
@@ -85,6 +85,8 @@ class Settling:
     def estimated(self, exchange: Exchange, text: str) -> Usage:
         """As `count`, by the learned ratio alone, at once."""
         ask = exchange.ask
+        if ask is not None and ask.estimate_stands:
+            return exchange.estimate
         if ask is None or ask.prompt_bytes == 0:
             return Usage()
         return _with_output(exchange, self._ratios.tokens(ask.model, len(text.encode())))

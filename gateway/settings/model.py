@@ -223,7 +223,15 @@ class Route(Section, frozen=True, kw_only=True):
     methods: Annotated[tuple[Method, ...], Meta(description="HTTP methods in capitals; empty is any.")] = ()
     upstream: Annotated[str, Meta(description="A name under upstreams.")]
     dialect: Annotated[
-        Literal["openai", "plain"],
+        Literal[
+            "openai",
+            "openai-responses",
+            "openai-embeddings",
+            "openai-images",
+            "openai-speech",
+            "openai-transcriptions",
+            "plain",
+        ],
         Meta(description="API shape; plain counts requests and no tokens."),
     ]
     default_max_tokens: Annotated[

@@ -92,9 +92,10 @@ _SOUND, _SAID, _OTHER = 0, 1, 2
 
 
 def _kind(event: _Delta) -> int:
-    if event.type in {"response.output_text.delta", "response.refusal.delta", "transcript.text.delta"}:
+    kind = str(event.type)
+    if kind in {"response.output_text.delta", "response.refusal.delta", "transcript.text.delta"}:
         return _SAID
-    return _SOUND if str(event.type).endswith("audio.delta") else _OTHER
+    return _SOUND if kind.endswith("audio.delta") else _OTHER
 
 
 def _deltas(events: bytes) -> Iterator[_Delta]:

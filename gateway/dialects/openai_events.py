@@ -59,7 +59,7 @@ _event = msgspec.json.Decoder(_Event)
 class EventStream:
     """A `StreamReader`. The usage is the sum over the answers in the stream: each counts by what it told last."""
 
-    __slots__ = ("_begun", "_cutter", "_ended", "_steps", "_response", "_text", "error_seen", "finished", "told", "usage")
+    __slots__ = ("_begun", "_cutter", "_ended", "_response", "_steps", "_text", "error_seen", "finished", "told", "usage")
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
@@ -110,10 +110,10 @@ class EventStream:
 
         Nothing for sound and pictures: half of one has no valid end.
         """
-        latest = self._text.latest
+        said, latest = self._text.said(), self._text.latest
         if self._response:
-            return incomplete_response(self._response, latest, self._text.said(), usage)
-        return transcript_end(self._text.said(), usage) if b'"transcript.text.delta"' in latest else b""
+            return incomplete_response(self._response, latest, said, usage)
+        return transcript_end(said, usage) if b'"transcript.text.delta"' in latest else b""
 
     def _take(self, events: bytes) -> None:
         self._begun = True
@@ -136,7 +136,8 @@ class EventStream:
         response = told.response or _Response()
         if told.response is not None and len(data) <= MAX_EVENT_BYTES:
             self._response = data
-        if told.type in _FAILURES or told.error or response.error:
+        kind = told.type if isinstance(told.type, str) else ""
+        if kind in _FAILURES or told.error or response.error:
             self.error_seen = True
         usage = usage_with_tools(response.usage, response.tool_usage) or usage_of(told.usage)
         if usage is not None:
@@ -146,7 +147,7 @@ class EventStream:
             for each in self._steps.values():
                 self.usage = added(self.usage, each)
             self._text.drop()
-        if isinstance(told.type, str) and told.type in ENDS:
+        if kind in ENDS:
             self.finished = True
             self._ended += 1
 

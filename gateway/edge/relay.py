@@ -25,6 +25,9 @@ NOT_THE_CALLERS = frozenset({401, 402, 403, 407, 408, 429})
 
 NO_CREDENTIAL = frozenset({401, 407})
 
+OPAQUE = (b"audio/", b"video/", b"image/", b"application/octet-stream")
+"""Content types whose answers tell no usage and have no text: they go on as they come, whatever their dialect."""
+
 BODILESS = frozenset({204, 304})
 """Have no body, whatever length they tell (RFC 9110 §15.3.5, §15.4.5). The server would wait for one as long as told,
 so the length isn't passed on; both may lack it.
@@ -50,12 +53,17 @@ class Relay:
             kind, coding, length = _body_of(answer.headers)
             if route.reads_body and not coding and _is_stream(exchange, answer.status, kind):
                 await self._stream(exchange, answer, headers)
-            elif route.reads_body or (length is not None and length <= self._buffered_bytes):
+            elif self._is_read_whole(route, kind, length):
                 await self._whole(exchange, answer, headers, length, readable=route.reads_body and not coding)
             else:
                 await self._pass(exchange, answer, headers, length)
         finally:
             answer.close()
+
+    def _is_read_whole(self, route: Route, kind: bytes, length: int | None) -> bool:
+        if route.reads_body:
+            return not kind.startswith(OPAQUE)
+        return length is not None and length <= self._buffered_bytes
 
     async def _whole(
         self, exchange: Exchange, answer: Answer, headers: RawHeaders, length: int | None, *, readable: bool
@@ -155,6 +163,7 @@ class Relay:
             headers.append((b"content-length", b"%d" % length))
         await self._send_head(exchange, answer.status, headers)
         outcome, requests = outcome_of(answer.status)
+        usage = exchange.estimate if answer.status < 400 else Usage()
         try:
             while data := await answer.read():
                 record.chunks += 1
@@ -162,9 +171,9 @@ class Relay:
                 await exchange.send({"type": "http.response.body", "body": data, "more_body": True})
         except Fault as fault:
             record.fault, record.detail = fault.kind.code, fault.internal
-            self._settling.settle(exchange, exchange.estimate, CountedBy.ESTIMATE, Outcome.UPSTREAM_CUT, requests)
+            self._settling.settle(exchange, usage, CountedBy.ESTIMATE, Outcome.UPSTREAM_CUT, requests)
             return
-        self._settling.settle(exchange, exchange.estimate, CountedBy.ESTIMATE, outcome, requests)
+        self._settling.settle(exchange, usage, CountedBy.ESTIMATE, outcome, requests)
         exchange.over = True
         await exchange.send({"type": "http.response.body", "body": b""})
 

@@ -59,7 +59,18 @@ _event = msgspec.json.Decoder(_Event)
 class EventStream:
     """A `StreamReader`. The usage is the sum over the answers in the stream: each counts by what it told last."""
 
-    __slots__ = ("_begun", "_cutter", "_ended", "_response", "_steps", "_text", "error_seen", "finished", "told", "usage")
+    __slots__ = (
+        "_begun",
+        "_cutter",
+        "_ended",
+        "_response",
+        "_steps",
+        "_text",
+        "error_seen",
+        "finished",
+        "told",
+        "usage",
+    )
 
     def __init__(self) -> None:
         self.usage: Usage | None = None

@@ -51,6 +51,16 @@ def test_the_shipped_file_works_with_nothing_set() -> None:
     assert settings.upstreams["openai"].uses_sandbox
     assert [(route.path, route.dialect) for route in settings.routes] == [
         ("/v1/chat/completions", "openai"),
+        ("/v1/responses", "openai-responses"),
+        ("/v1/responses/compact", "openai-responses"),
+        ("/v1/completions", "openai"),
+        ("/v1/embeddings", "openai-embeddings"),
+        ("/v1/images/generations", "openai-images"),
+        ("/v1/images/edits", "openai-images"),
+        ("/v1/images/variations", "openai-images"),
+        ("/v1/audio/speech", "openai-speech"),
+        ("/v1/audio/transcriptions", "openai-transcriptions"),
+        ("/v1/audio/translations", "openai-transcriptions"),
         ("/v1/models", "plain"),
         ("/v1/*", "plain"),
     ]

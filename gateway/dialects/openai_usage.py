@@ -10,9 +10,8 @@ from typing import Any
 import msgspec
 
 from gateway.dialects.json_body import UNREADABLE
+from gateway.dialects.token_count import MOST, count
 from gateway.domain.usage import Usage
-
-_MOST = 1 << 40
 
 
 class _InputDetails(msgspec.Struct, frozen=True, gc=False):
@@ -56,7 +55,7 @@ def read_usage(body: bytes) -> Usage | None:
         return _read_any(body)
     prompt, output = report.prompt_tokens, report.completion_tokens
     cached, reasoning = report.prompt_tokens_details.cached_tokens, report.completion_tokens_details.reasoning_tokens
-    if not 0 < prompt <= _MOST or not 0 < output <= _MOST or report.total_tokens != prompt + output:
+    if not 0 < prompt <= MOST or not 0 < output <= MOST or report.total_tokens != prompt + output:
         return _read_any(body)
     if not 0 <= cached <= prompt or not 0 <= reasoning <= output or report.prompt_cache_hit_tokens:
         return _read_any(body)
@@ -80,15 +79,15 @@ def usage_of(report: Any) -> Usage | None:
     """
     if not isinstance(report, dict):
         return None
-    prompt = _count(report.get("prompt_tokens")) or _count(report.get("input_tokens"))
-    completion = _count(report.get("completion_tokens")) or _count(report.get("output_tokens"))
-    output = max(completion, _count(report.get("total_tokens")) - prompt)
+    prompt = count(report.get("prompt_tokens")) or count(report.get("input_tokens"))
+    completion = count(report.get("completion_tokens")) or count(report.get("output_tokens"))
+    output = max(completion, count(report.get("total_tokens")) - prompt)
     if not prompt and not output:
         return None
     cached = _detail(report, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens")
-    cached = cached or _count(report.get("prompt_cache_hit_tokens")) or _count(report.get("cached_tokens"))
+    cached = cached or count(report.get("prompt_cache_hit_tokens")) or count(report.get("cached_tokens"))
     reasoning = _detail(report, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens")
-    reasoning = reasoning or _count(report.get("reasoning_tokens"))
+    reasoning = reasoning or count(report.get("reasoning_tokens"))
     return Usage(prompt, output, min(cached, prompt), min(reasoning, output))
 
 
@@ -106,13 +105,4 @@ def added(first: Usage | None, second: Usage | None) -> Usage | None:
 
 def _detail(report: dict[str, Any], groups: tuple[str, str], name: str) -> int:
     details = report.get(groups[0]) or report.get(groups[1])
-    return _count(details.get(name)) if isinstance(details, dict) else 0
-
-
-def _count(value: Any) -> int:
-    """A count of tokens from whatever stands in its place; 0 where that is no count."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 17:
-        value = int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if type(value) is int and 0 <= value <= _MOST else 0
+    return count(details.get(name)) if isinstance(details, dict) else 0

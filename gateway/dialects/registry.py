@@ -1,5 +1,6 @@
 """The dialects by the name they have in gateway.yaml."""
 
+from gateway.dialects.anthropic import Anthropic
 from gateway.dialects.dialect import Dialect
 from gateway.dialects.openai import OpenAI
 from gateway.dialects.openai_audio import OpenAISpeech, OpenAITranscriptions
@@ -15,6 +16,7 @@ _ALL: tuple[Dialect, ...] = (
     OpenAIImages(),
     OpenAISpeech(),
     OpenAITranscriptions(),
+    Anthropic(),
     Plain(),
 )
 

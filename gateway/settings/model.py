@@ -230,6 +230,7 @@ class Route(Section, frozen=True, kw_only=True):
             "openai-images",
             "openai-speech",
             "openai-transcriptions",
+            "anthropic",
             "plain",
         ],
         Meta(description="API shape; plain counts requests and no tokens."),

@@ -30,9 +30,10 @@ def refused(remedy: Remedy) -> Refused:
 
 
 def code_of(dialect: str, remedy: Remedy) -> str:
-    """The code that a caller reads."""
+    """The code that a caller reads: Gemini's is the `status`, Anthropic's the `type`."""
     body: dict[str, Any] = msgspec.json.decode(DIALECTS[dialect].refusal_body(refused(remedy), "id"))
-    return str(body["error"]["code"])
+    error = body["error"]
+    return str(error.get("status") or error.get("code") or error["type"])
 
 
 def test_every_fault_is_told_and_none_is_made_up() -> None:

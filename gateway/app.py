@@ -39,7 +39,7 @@ from gateway.quota.usage_stream import RedisUsageStream
 from gateway.settings.deployment import Deployment
 from gateway.settings.model import Settings
 from gateway.settings.model import Upstream as UpstreamSettings
-from gateway.settings.tiers import tier_of
+from gateway.settings.tiers import rules_of, tiers_of
 from gateway.snapshot import Route, Snapshot, Target
 from gateway.telemetry import catalogue
 from gateway.telemetry.exposition import render
@@ -154,10 +154,16 @@ class Gateway:
                 )
                 for route in settings.routes
             ),
-            {name: tier_of(name, tier) for name, tier in settings.tiers.items()},
+            tiers_of(settings),
+            rules_of(settings),
         )
         metering = settings.metering
-        directory = Directory(self._ledger, deployment.digest_key)
+        directory = Directory(
+            self._ledger,
+            deployment.digest_key,
+            entitle=snapshot.entitle,
+            wall_clock=lambda: time.time() + limiter.clock_offset_ms / 1000,
+        )
         ratios = Ratios()
         self._tokenizer = Tokenizer(
             metering.encoding,
@@ -190,7 +196,7 @@ class Gateway:
             directory=directory,
             ledger=self._ledger,
             peek=limiter.peek,
-            tiers=lambda: {name: plan.tier for name, plan in snapshot.plans.items()},
+            entitlements=snapshot.entitlements,
             now_ms=lambda: time.time_ns() // 1_000_000 + limiter.clock_offset_ms,
             metrics=lambda: render(self._deployment.metrics_dir, self._metrics, workers=settings.listen.workers),
             probes={"limiter": lambda: self._link.call("PING"), "ledger": self._ledger.ping},

@@ -13,8 +13,10 @@ import msgspec
 
 from gateway.dialects.dialect import Dialect, LimitFields
 from gateway.domain.decisions import Line
+from gateway.domain.entitlements import Entitled, Entitlements, Standing, entitlements
 from gateway.domain.faults import INVALID_PATH, METHOD_NOT_ALLOWED, UNKNOWN_ROUTE, Fault
 from gateway.domain.limits import Tier, Unit
+from gateway.domain.subscriptions import DEFAULT_RULES, Rules
 from gateway.domain.usage import UNITS, Usage, amounts
 from gateway.domain.windows import span
 from gateway.upstream.transport import Transport
@@ -153,8 +155,10 @@ class Plan:
 class Snapshot:
     """Routes and tiers of one reading of gateway.yaml."""
 
-    def __init__(self, routes: tuple[Route, ...], tiers: Mapping[str, Tier]) -> None:
+    def __init__(self, routes: tuple[Route, ...], tiers: Mapping[str, Tier], rules: Rules = DEFAULT_RULES) -> None:
         self.plans = {name: Plan(tier) for name, tier in tiers.items()}
+        self._tiers = tiers
+        self._rules = rules
         self._exact: dict[bytes, Route] = {}
         self._known: dict[tuple[str, bytes], tuple[Route, bytes]] = {}
         self._routes = routes
@@ -163,6 +167,16 @@ class Snapshot:
             path = route.path.encode()
             if not route.path.endswith("*") and path not in self._exact and self._first(path) is route:
                 self._exact[path] = route
+
+    def entitlements(self, standing: Standing, now_s: int) -> Entitlements:
+        """What an account may do at a Unix second."""
+        return entitlements(standing, now_s, self._tiers, self._rules)
+
+    def entitle(self, standing: Standing, now_s: int) -> Entitled:
+        """The same as requests need it: a plan only for who has more or less than the tier."""
+        found = self.entitlements(standing, now_s)
+        plan = None if found.is_plain or found.tier is None else Plan(found.tier)
+        return Entitled(found.effective.tier, plan, found.until_s)
 
     def route(self, method: str, raw_path: bytes) -> tuple[Route, bytes]:
         """The route of a request and the path to forward: dot segments resolved, else as it came.

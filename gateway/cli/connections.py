@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.cli.bad_input import BadInput
+from gateway.domain.entitlements import Standing, entitlements
 from gateway.domain.faults import Fault
 from gateway.domain.limits import Tier
 from gateway.ledger.ledger import Ledger
@@ -25,7 +26,7 @@ from gateway.settings.deployment import Deployment, DeploymentError, deployment_
 from gateway.settings.load import load
 from gateway.settings.mistakes import SettingsError
 from gateway.settings.model import Settings
-from gateway.settings.tiers import tier_of
+from gateway.settings.tiers import rules_of, tier_of, tiers_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,11 @@ class Connections:
         if tier is None:
             raise BadInput(f"there is no tier `{name}`; there are: {', '.join(self.settings.tiers)}")
         return tier_of(name, tier)
+
+    def entitled_tier(self, standing: Standing, now_s: int) -> Tier:
+        """The tier that counts for an account, made out for it. Raises BadInput where the settings lack it."""
+        found = entitlements(standing, now_s, tiers_of(self.settings), rules_of(self.settings))
+        return found.tier or self.tier(found.effective.tier)
 
     @asynccontextmanager
     async def live(self) -> AsyncIterator[Live | None]:

@@ -45,7 +45,7 @@ async def _run(args: argparse.Namespace) -> None:
             found = await connections.ledger.credential(_id(args.key))
             if found is None:
                 raise BadInput(f"there is no key `{_id(args.key)}`")
-            print(_listed([found[0]]))
+            print(_listed([found.key]))
         else:
             key = await connections.ledger.revoke_key(_id(args.key), _now_ms())
             await connections.tell_gateways()

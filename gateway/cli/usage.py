@@ -17,7 +17,7 @@ from gateway.cli.verbs import add_file
 from gateway.domain.faults import Fault
 from gateway.domain.limits import Limit, Tier, Window
 from gateway.domain.usage import Usage, UsageEvent, amount
-from gateway.domain.windows import bounds
+from gateway.domain.windows import bounds, span
 from gateway.ledger.usage import Totals
 from gateway.quota.resp import RedisError
 
@@ -112,11 +112,11 @@ async def _flushed(live: Live | None) -> int | None:
 
 
 async def _report(connections: Connections, live: Live | None, account_id: str, backlog: int | None) -> Report:
-    account = await connections.ledger.account(account_id)
-    tier = connections.tier(account.tier)
+    standing = await connections.ledger.standing(account_id)
+    account, now_s = standing.account, int(time.time())
+    tier = connections.entitled_tier(standing, now_s)
     peeked = None if live is None or backlog is None else await live.limiter.peek(account_id)
     counters = {} if peeked is None else peeked[2]
-    now_s = int(time.time())
     return Report(
         account=account.id,
         tier=tier.name,
@@ -139,10 +139,10 @@ async def _limit(
     now_s: int,
     counters: dict[str, tuple[int, int]],
 ) -> LimitState:
-    start_s, end_s = bounds(limit.window, now_s, tier.time_zone)
+    counter, start_s, end_s = span(tier, limit, now_s)
     totals = await connections.ledger.totals(account_id, start_s, end_s)
     settled = amount(limit.unit, totals.requests, Usage(totals.input_tokens, totals.output_tokens))
-    live_start_s, live_used = counters.get(limit.name, (0, 0))
+    live_start_s, live_used = counters.get(counter, (0, 0))
     used = live_used if live_start_s == start_s else settled
     percent = round(100 * used / limit.maximum, 1) if limit.maximum else 100.0
     return LimitState(limit.name, used, settled, limit.maximum, percent, end_s)

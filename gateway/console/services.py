@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from gateway.domain.limits import Tier
+from gateway.domain.entitlements import Entitlements, Standing
 from gateway.identity.directory import Directory
 from gateway.ledger.ledger import Ledger
 
@@ -20,8 +20,9 @@ def _never() -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """`tiers` are those in force now; `now_ms` is the limiter's clock, Unix milliseconds; `metrics` renders a scrape.
+    """`now_ms` is the limiter's clock, Unix milliseconds; `metrics` renders a scrape.
 
+    `entitlements` are an account's at a Unix second, by the tiers and rules in force now.
     `prefix` begins with a slash and doesn't end in one. `admin_token` empty: nobody but this machine is an operator.
     `stopping` tells that the gateway takes no new requests.
     """
@@ -29,7 +30,7 @@ class Services:
     directory: Directory
     ledger: Ledger
     peek: Callable[[str], Awaitable[LiveState | None]]
-    tiers: Callable[[], Mapping[str, Tier]]
+    entitlements: Callable[[Standing, int], Entitlements]
     now_ms: Callable[[], int]
     metrics: Callable[[], bytes]
     probes: Mapping[str, Probe]

@@ -17,7 +17,7 @@ from gateway.domain.accounts import Caller
 from gateway.domain.faults import LIMITER_UNAVAILABLE, NOT_FOUND, UNKNOWN_PARAMETER, UNKNOWN_TIER, Fault
 from gateway.domain.limits import Limit, Tier, Window
 from gateway.domain.usage import Usage, UsageEvent, amount
-from gateway.domain.windows import bounds
+from gateway.domain.windows import bounds, span
 from gateway.ledger.usage import Totals
 
 _DAY_S = 86_400
@@ -35,10 +35,12 @@ class UsagePages:
         """`GET usage`: limits and totals; with `days=N` also the last N days (UTC) that saw usage."""
         days = _days(parameters(request, "days").get("days"))
         caller, live = await self._caller(bearer(request))
-        tier = self._services.tiers().get(caller.tier)
-        if tier is None:
-            raise Fault(UNKNOWN_TIER, f"account {caller.account_id} is on tier {caller.tier}")
         now_s = self._services.now_ms() // 1000
+        standing = await self._services.ledger.standing(caller.account_id)
+        entitled = self._services.entitlements(standing, now_s)
+        tier = entitled.tier
+        if tier is None:
+            raise Fault(UNKNOWN_TIER, f"account {caller.account_id} is on tier {entitled.effective.tier}")
         body = {
             "account": caller.account_id,
             "tier": tier.name,
@@ -85,9 +87,9 @@ class UsagePages:
     async def _limit(
         self, caller: Caller, tier: Tier, limit: Limit, now_s: int, live: LiveState | None
     ) -> dict[str, Any]:
-        start_s, end_s = bounds(limit.window, now_s, tier.time_zone)
-        if live and limit.name in live[2]:
-            counted_from_s, used = live[2][limit.name]
+        counter, start_s, end_s = span(tier, limit, now_s)
+        if live and counter in live[2]:
+            counted_from_s, used = live[2][counter]
             used = used if counted_from_s >= start_s else 0
         else:
             totals = await self._services.ledger.totals(caller.account_id, start_s, end_s)

@@ -3,6 +3,8 @@
 Times are Unix milliseconds.
 """
 
+from typing import Any
+
 import msgspec
 
 
@@ -37,9 +39,14 @@ class ApiKey(msgspec.Struct, frozen=True, gc=False):
 
 
 class Caller(msgspec.Struct, frozen=True, gc=False):
-    """A request's caller once its key is checked; `version` is that of the account as it was read."""
+    """A request's caller once its key is checked; `version` is that of the account as it was read.
+
+    `tier` is the effective one. `plan` is what this account's entitlements were compiled to, None where the tier's own
+    plan says it all.
+    """
 
     account_id: str
     key_id: str
     tier: str
     version: int
+    plan: Any = None

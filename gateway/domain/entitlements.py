@@ -7,6 +7,7 @@ refuses until the window rolls, and nobody ever owes what was allowed when it wa
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
@@ -76,7 +77,7 @@ class Entitled(msgspec.Struct, frozen=True):
     """
 
     tier: str
-    plan: object | None = None
+    plan: Any = None
     until_s: int | None = None
 
 

@@ -115,6 +115,9 @@ class Rules:
     fallback_tier: str = ""
 
 
+DEFAULT_RULES = Rules()
+
+
 class Effective(msgspec.Struct, frozen=True):
     """The tier at a moment, why, and when that will change if nobody does anything (Unix seconds; None: never).
 

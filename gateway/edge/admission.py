@@ -25,7 +25,10 @@ ATTEMPTS = 8
 
 
 class Admission:
-    """Asks the limiter on behalf of requests. `plans` are the tiers by name, read anew at each request."""
+    """Asks the limiter on behalf of requests.
+
+    `plans` are the tiers by name, read anew at each request: for callers without a plan of their own.
+    """
 
     def __init__(
         self, limiter: Limiter, directory: Directory, hydration: Hydration, plans: Mapping[str, Plan], lease_ms: int
@@ -39,7 +42,7 @@ class Admission:
     async def admit(self, exchange: Exchange, caller: Caller, token: bytes, estimate: Usage) -> Admitted | Refused:
         """Reserve one request and `estimate`; what was learned on the way stands in the exchange."""
         for _ in range(ATTEMPTS):
-            plan = self._plans.get(caller.tier)
+            plan: Plan | None = caller.plan or self._plans.get(caller.tier)
             if plan is None:
                 raise Fault(UNKNOWN_TIER, f"account {caller.account_id} is on tier {caller.tier}, which is not defined")
             now_ms = self._now_ms()

@@ -2,8 +2,9 @@
 
 `known` is the hot path and answers only what is plainly fine; every other case goes to `identify`, which asks the
 ledger, once per key at a time, and says exactly what is wrong. A change of an account reaches every gateway through
-the limiter (it answers Stale), upon which the edge calls `forget` and `identify`. While the ledger is down, what was
-read in the last ten minutes goes on to serve. A key's state is told only to who holds its secret.
+the limiter (it answers Stale), upon which the edge calls `forget` and `identify`. Entitlements that change by the clock
+are worked out anew at that second, from what was read. While the ledger is down, what was read in the last ten minutes
+goes on to serve. A key's state is told only to who holds its secret.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from typing import Protocol
 import msgspec
 
 from gateway.domain.accounts import Account, ApiKey, Caller
+from gateway.domain.entitlements import Credential, Entitled, Standing
 from gateway.domain.faults import (
     EXPIRED_KEY,
     INVALID_KEY,
@@ -39,19 +41,33 @@ _NEVER = float("inf")
 class Credentials(Protocol):
     """Where keys are read from: the ledger."""
 
-    async def credential(self, key_id: str) -> tuple[ApiKey, Account] | None:
-        """The key and its account; None for an id that no key has. Raises Fault(LEDGER_UNAVAILABLE)."""
+    async def credential(self, key_id: str) -> Credential | None:
+        """The key and its account's standing; None for an id that no key has. Raises Fault(LEDGER_UNAVAILABLE)."""
         ...
 
 
+Entitle = Callable[[Standing, int], Entitled]
+"""What an account may do at a Unix second."""
+
+
+def own_tier(standing: Standing, _now_s: int) -> Entitled:
+    """The account's own tier, whatever it has bought."""
+    return Entitled(standing.account.tier)
+
+
 class _Known(msgspec.Struct):
-    """A key as it was read. The moments are seconds of the directory's clock."""
+    """A key as it was read. The moments are seconds of the directory's clock.
+
+    Until `fresh_until_s` all of it holds, until `read_again_s` what was read; in between entitlements are worked out.
+    """
 
     digest: bytes
+    found: Credential
     caller: Caller
     refusal: FaultKind | None
     read_s: float
     fresh_until_s: float
+    read_again_s: float
     expires_s: float
 
 
@@ -63,12 +79,14 @@ class Directory:
         ledger: Credentials,
         digest_key: bytes,
         *,
+        entitle: Entitle = own_tier,
         fresh_s: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._ledger = ledger
         self._digest_key = digest_key
+        self._entitle = entitle
         self._fresh_s = fresh_s
         self._clock = clock
         self._wall_clock = wall_clock
@@ -95,8 +113,10 @@ class Directory:
         if key_id is None or self._unknown.get(key_id, 0.0) > self._clock():
             raise Fault(INVALID_KEY)
         entry = self._keys.get(key_id.encode())
-        if entry is None or self._clock() >= entry.fresh_until_s:
+        if entry is None or self._clock() >= entry.read_again_s:
             entry = await self._read(key_id)
+        elif self._clock() >= entry.fresh_until_s:
+            self._entitle_anew(entry)
         if entry is None or not hmac.compare_digest(digest(self._digest_key, token), entry.digest):
             raise Fault(INVALID_KEY)
         if entry.refusal is not None:
@@ -132,7 +152,7 @@ class Directory:
             found = await self._ledger.credential(key_id)
         except Fault as fault:
             return self._stand_in(key_id, fault)
-        entry = None if found is None else self._entry(*found)
+        entry = None if found is None else self._entry(found)
         if self._loading.get(key_id) is this:
             self._keep(key_id, entry)
         return entry
@@ -143,21 +163,35 @@ class Directory:
         now_s = self._clock()
         if entry is None or fault.kind is not LEDGER_UNAVAILABLE or now_s >= entry.read_s + _SERVES_S:
             raise fault
-        entry.fresh_until_s = min(now_s + _RETRY_S, entry.expires_s)
+        entry.read_again_s = min(now_s + _RETRY_S, entry.expires_s)
+        self._entitle_anew(entry)
         return entry
 
-    def _entry(self, key: ApiKey, account: Account) -> _Known:
-        now_s = self._clock()
+    def _entry(self, found: Credential) -> _Known:
+        key, now_s = found.key, self._clock()
         left_s = _NEVER if key.expires_ms is None else key.expires_ms / 1000 - self._wall_clock()
-        refusal = _refusal(key, account, left_s)
-        return _Known(
+        refusal = _refusal(key, found.standing.account, left_s)
+        entry = _Known(
             digest=key.digest,
-            caller=Caller(account.id, key.id, account.tier, account.version),
+            found=found,
+            caller=Caller(key.account_id, key.id, "", 0),
             refusal=refusal,
             read_s=now_s,
-            fresh_until_s=now_s + (_REFUSED_S if refusal else min(self._fresh_s, left_s)),
+            fresh_until_s=now_s,
+            read_again_s=now_s + (_REFUSED_S if refusal else min(self._fresh_s, left_s)),
             expires_s=now_s + left_s,
         )
+        self._entitle_anew(entry)
+        return entry
+
+    def _entitle_anew(self, entry: _Known) -> None:
+        """Work out what the account may do now, and until when that holds."""
+        now_s, wall_s, found = self._clock(), self._wall_clock(), entry.found
+        entitled = self._entitle(found.standing, int(wall_s))
+        account = found.standing.account
+        entry.caller = Caller(account.id, found.key.id, entitled.tier, account.version, entitled.plan)
+        until_s = _NEVER if entitled.until_s is None else now_s + entitled.until_s - wall_s
+        entry.fresh_until_s = min(entry.read_again_s, until_s)
 
     def _keep(self, key_id: str, entry: _Known | None) -> None:
         name = key_id.encode()

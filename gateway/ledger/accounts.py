@@ -13,7 +13,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.domain.accounts import Account, ApiKey
+from gateway.domain.audit import SYSTEM, Actor
 from gateway.domain.faults import ALREADY_EXISTS, NOT_FOUND, Fault
+from gateway.ledger.audit import write_audit
 from gateway.ledger.database import Database, whole
 from gateway.ledger.tables import accounts, api_keys, outbox
 
@@ -30,13 +32,14 @@ class AccountBook(Database):
     """What the ledger knows of accounts and keys. Raises Fault(LEDGER_UNAVAILABLE) where it can't answer."""
 
     @whole
-    async def create_account(self, account_id: str, tier: str, name: str, now_ms: int) -> Account:
+    async def create_account(self, account_id: str, tier: str, name: str, now_ms: int, by: Actor = SYSTEM) -> Account:
         """A new account at version 1. Raises Fault(ALREADY_EXISTS)."""
         account = Account(account_id, name, tier, suspended=False, version=1, created_ms=now_ms)
         row = msgspec.structs.asdict(account) | {"suspended": 0}
         try:
             async with self.writing() as connection:
                 await connection.execute(insert(accounts), row)
+                await write_audit(connection, by, "account", account_id, (None, account), now_ms)
         except IntegrityError as error:
             raise Fault(ALREADY_EXISTS, public=f"There is an account `{account_id}` already.") from error
         return account
@@ -52,30 +55,34 @@ class AccountBook(Database):
         """Up to `limit` accounts in order of their ids, those that come after the id `after`."""
         page = select(accounts).where(accounts.c.id > after).order_by(accounts.c.id).limit(limit)
         async with self.reading() as connection:
-            return [_as_account(row) for row in await connection.execute(page)]
+            return [as_account(row) for row in await connection.execute(page)]
 
     @whole
-    async def set_tier(self, account_id: str, tier: str, now_ms: int) -> Account:
+    async def set_tier(self, account_id: str, tier: str, now_ms: int, by: Actor = SYSTEM) -> Account:
         """Move the account to another tier. Raises Fault(NOT_FOUND)."""
-        return await self._change(account_id, now_ms, tier=tier)
+        return await self._change(account_id, now_ms, by, tier=tier)
 
     @whole
-    async def set_suspended(self, account_id: str, suspended: bool, now_ms: int) -> Account:
+    async def set_suspended(self, account_id: str, suspended: bool, now_ms: int, by: Actor = SYSTEM) -> Account:
         """Suspend the account, or let it in again. Raises Fault(NOT_FOUND)."""
-        return await self._change(account_id, now_ms, suspended=int(suspended))
+        return await self._change(account_id, now_ms, by, suspended=int(suspended))
 
-    async def _change(self, account_id: str, now_ms: int, **columns: str | int) -> Account:
+    async def _change(self, account_id: str, now_ms: int, by: Actor, **columns: str | int) -> Account:
         async with self.writing() as connection:
+            before = await locked_account(connection, account_id)
             await connection.execute(update(accounts).where(accounts.c.id == account_id).values(columns))
-            return await _raise_version(connection, account_id, now_ms)
+            after = await raise_version(connection, account_id, now_ms)
+            await write_audit(connection, by, "account", account_id, (before, after), now_ms)
+            return after
 
     @whole
-    async def create_key(self, key: ApiKey) -> None:
+    async def create_key(self, key: ApiKey, by: Actor = SYSTEM) -> None:
         """Write a new key down. Raises Fault(NOT_FOUND) without its account, Fault(ALREADY_EXISTS) for a used id."""
         try:
             async with self.writing() as connection:
-                await _raise_version(connection, key.account_id, key.created_ms)
+                await raise_version(connection, key.account_id, key.created_ms)
                 await connection.execute(insert(api_keys), msgspec.structs.asdict(key))
+                await write_audit(connection, by, "key", key.account_id, (None, _told(key)), key.created_ms)
         except IntegrityError as error:
             raise Fault(ALREADY_EXISTS, public=f"There is a key `{key.id}` already.") from error
 
@@ -89,7 +96,7 @@ class AccountBook(Database):
             return [ApiKey(*row) for row in found]
 
     @whole
-    async def revoke_key(self, key_id: str, now_ms: int) -> ApiKey:
+    async def revoke_key(self, key_id: str, now_ms: int, by: Actor = SYSTEM) -> ApiKey:
         """Refuse the key from now on; one that was revoked before stays as it was. Raises Fault(NOT_FOUND)."""
         async with self.writing() as connection:
             row = (await connection.execute(select(api_keys).where(api_keys.c.id == key_id))).first()
@@ -98,19 +105,10 @@ class AccountBook(Database):
             if row.revoked_ms is not None:
                 return ApiKey(*row)
             await connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(revoked_ms=now_ms))
-            await _raise_version(connection, row.account_id, now_ms)
-            return msgspec.structs.replace(ApiKey(*row), revoked_ms=now_ms)
-
-    @whole
-    async def credential(self, key_id: str) -> tuple[ApiKey, Account] | None:
-        """The key and its account as of one moment; None for an id that no key has."""
-        joined = select(api_keys, accounts).join_from(api_keys, accounts).where(api_keys.c.id == key_id)
-        async with self.reading() as connection:
-            row = (await connection.execute(joined)).first()
-        if row is None:
-            return None
-        width = len(api_keys.c)
-        return ApiKey(*row[:width]), _as_account(row[width:])
+            await raise_version(connection, row.account_id, now_ms)
+            before, after = ApiKey(*row), msgspec.structs.replace(ApiKey(*row), revoked_ms=now_ms)
+            await write_audit(connection, by, "key", row.account_id, (_told(before), _told(after)), now_ms)
+            return after
 
     @whole
     async def pending_bumps(self, limit: int = 1000) -> list[Bump]:
@@ -126,7 +124,13 @@ class AccountBook(Database):
             await connection.execute(delete(outbox).where(outbox.c.row_id.in_(row_ids)))
 
 
-async def _raise_version(connection: AsyncConnection, account_id: str, now_ms: int) -> Account:
+async def locked_account(connection: AsyncConnection, account_id: str) -> Account:
+    """The account, which nobody else changes until the transaction ends. Raises Fault(NOT_FOUND)."""
+    return await _account(connection, account_id, lock=True)
+
+
+async def raise_version(connection: AsyncConnection, account_id: str, now_ms: int) -> Account:
+    """Tell that the account changed: its version grows by one, and the outbox has a row. Raises Fault(NOT_FOUND)."""
     raised = update(accounts).where(accounts.c.id == account_id).values(version=accounts.c.version + 1)
     await connection.execute(raised)
     account = await _account(connection, account_id)
@@ -135,13 +139,20 @@ async def _raise_version(connection: AsyncConnection, account_id: str, now_ms: i
     return account
 
 
-async def _account(connection: AsyncConnection, account_id: str) -> Account:
-    row = (await connection.execute(select(accounts).where(accounts.c.id == account_id))).first()
+async def _account(connection: AsyncConnection, account_id: str, *, lock: bool = False) -> Account:
+    found = select(accounts).where(accounts.c.id == account_id)
+    row = (await connection.execute(found.with_for_update() if lock else found)).first()
     if row is None:
         raise Fault(NOT_FOUND, public=f"There is no account `{account_id}`.")
-    return _as_account(row)
+    return as_account(row)
 
 
-def _as_account(row: Sequence[Any]) -> Account:
+def as_account(row: Sequence[Any]) -> Account:
+    """A row of the table as the domain's own."""
     account_id, name, tier, suspended, version, created_ms = row
     return Account(account_id, name, tier, bool(suspended), version, created_ms)
+
+
+def _told(key: ApiKey) -> dict[str, str | int | None]:
+    """A key as the audit tells of it: without its digest."""
+    return {"id": key.id, "name": key.name, "expires_ms": key.expires_ms, "revoked_ms": key.revoked_ms}

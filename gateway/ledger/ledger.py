@@ -1,8 +1,12 @@
-"""The ledger: the durable truth about accounts, keys and usage."""
+"""The ledger: the durable truth about accounts, keys, what they may do, and usage."""
 
 from gateway.ledger.accounts import AccountBook
+from gateway.ledger.audit import AuditBook
+from gateway.ledger.grants import GrantBook
+from gateway.ledger.standings import StandingBook
+from gateway.ledger.subscriptions import SubscriptionBook
 from gateway.ledger.usage import UsageBook
 
 
-class Ledger(AccountBook, UsageBook):
+class Ledger(AccountBook, SubscriptionBook, GrantBook, StandingBook, AuditBook, UsageBook):
     """One ledger over one database: `Ledger.open(url)`, and `close` at the end. `schema.ensure_schema` comes first."""

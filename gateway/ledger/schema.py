@@ -10,7 +10,7 @@ from sqlalchemy import Connection, inspect, text
 
 from gateway.ledger.database import Database
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration; a test keeps it equal to Alembic's head."""
 
 

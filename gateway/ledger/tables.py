@@ -147,3 +147,74 @@ set_aside = Table(
     sqlite_strict=True,
 )
 """Entries of the usage stream that can't be read as an event, kept whole, by the SHA-256 of their bytes."""
+
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    _text("id", key=True),
+    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False, index=True),
+    _text("tier"),
+    _text("status"),
+    _text("source"),
+    Column("customer_id", Text, nullable=False, index=True),
+    _text("product_id"),
+    _text("price_id"),
+    Column("period_start_s", COUNT),
+    Column("period_end_s", COUNT),
+    _count("interval_months"),
+    _count("interval_days"),
+    Column("anchor_s", COUNT),
+    Column("trial_end_s", COUNT),
+    Column("cancel_at_s", COUNT),
+    Column("canceled_at_s", COUNT),
+    Column("expires_s", COUNT),
+    Column("since_s", COUNT),
+    _count("updated_ms"),
+    Column("reset_ms", COUNT),
+    _text("terms"),
+    sqlite_strict=True,
+)
+"""As they stand now, in the columns of `domain.subscriptions.Subscription`; what they were is in `audit`."""
+
+grants = Table(
+    "grants",
+    metadata,
+    _text("id", key=True),
+    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False, index=True),
+    _text("unit"),
+    _count("amount"),
+    Column("limit_window", Text),
+    _count("from_s"),
+    Column("until_s", COUNT),
+    _text("source"),
+    _text("note"),
+    _count("created_ms"),
+    sqlite_strict=True,
+)
+"""Add-ons and what was taken back of them. Rows are added and never changed."""
+
+overrides = Table(
+    "overrides",
+    metadata,
+    Column("account_id", Text, ForeignKey("accounts.id"), primary_key=True, nullable=False),
+    _text("terms"),
+    _count("changed_ms"),
+    sqlite_strict=True,
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("row_id", COUNT, primary_key=True, autoincrement=True),
+    _count("at_ms"),
+    _text("who"),
+    _text("source"),
+    _text("action"),
+    _text("account_id"),
+    Column("before_json", Text),
+    Column("after_json", Text),
+    Index(None, "account_id", "row_id"),
+    sqlite_strict=True,
+    sqlite_autoincrement=True,
+)
+"""Who did what to which account. Rows are added and never changed; they outlive the account."""

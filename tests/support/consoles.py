@@ -11,7 +11,9 @@ import httpx
 from gateway.console.app import Services, console
 from gateway.console.services import Probe
 from gateway.domain.accounts import ApiKey
+from gateway.domain.entitlements import entitlements
 from gateway.domain.limits import Limit, Remedy, Tier, Unit, Window
+from gateway.domain.subscriptions import DEFAULT_RULES
 from gateway.identity.directory import Directory
 from gateway.identity.keys import new_key
 from gateway.ledger.ledger import Ledger
@@ -89,7 +91,7 @@ async def console_over(
         directory=directory,
         ledger=ledger,
         peek=limiter.peek,
-        tiers=lambda: TIERS,
+        entitlements=lambda standing, now_s: entitlements(standing, now_s, TIERS, DEFAULT_RULES),
         now_ms=lambda: NOW_MS,
         metrics=lambda: render(Path("/nonexistent"), metrics),
         probes={"limiter": _fine, "ledger": ledger.ping} if probes is None else probes,

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.domain.accounts import Account, ApiKey, Caller
+from gateway.domain.accounts import ApiKey, Caller
+from gateway.domain.entitlements import Credential, Entitled, Standing
 from gateway.domain.faults import LEDGER_UNAVAILABLE, Fault
 from gateway.identity import directory as module
 from gateway.identity.directory import Directory
@@ -40,7 +41,7 @@ class CountedLedger(Ledger):
         super().__init__(url)
         self.has_read = asyncio.Event()
 
-    async def credential(self, key_id: str) -> tuple[ApiKey, Account] | None:
+    async def credential(self, key_id: str) -> Credential | None:
         """Read; with a `gate`, keep the answer back until it opens."""
         self.reads += 1
         if self.down:
@@ -311,3 +312,56 @@ async def test_memory_is_bounded_and_ends_empty(
     directory.forget("never seen")
     assert not directory._keys
     assert not directory._of_account
+
+
+async def test_what_changes_by_the_clock_needs_no_ledger(ledger: CountedLedger, clock: Clock, wall: Clock) -> None:
+    """D3: a tier that ends at a second is worked out anew at that second, once, ledger or no ledger; until then the hot
+    path pays nothing for it.
+    """  # noqa: D205
+    asked: list[int] = []
+
+    def entitle(standing: Standing, now_s: int) -> Entitled:
+        asked.append(now_s)
+        over_s = int(NOW_S) + 5
+        return Entitled("pro", "own plan", over_s) if now_s < over_s else Entitled(standing.account.tier)
+
+    directory = Directory(ledger, DIGEST_KEY, entitle=entitle, clock=clock, wall_clock=wall)
+    key_id, token = await a_key(ledger)
+    caller = await directory.identify(token)
+    assert caller == Caller("acme", key_id, "pro", 2, "own plan")
+    ledger.down = True
+
+    for moment in (clock, wall):
+        moment.now_s += 4.9
+    assert directory.known(token) is caller
+    for moment in (clock, wall):
+        moment.now_s += 0.1
+    assert directory.known(token) is None
+    after = await directory.identify(token)
+
+    assert after == Caller("acme", key_id, "free", 2)
+    assert directory.known(token) is after
+    assert (asked, ledger.reads) == ([int(NOW_S), int(NOW_S) + 5], 1)
+
+
+async def test_a_silent_ledger_does_not_outlive_a_subscription(
+    ledger: CountedLedger, clock: Clock, wall: Clock
+) -> None:
+    """D3: while the database restarts, what was bought still ends at its second."""
+
+    def entitle(standing: Standing, now_s: int) -> Entitled:
+        over_s = int(NOW_S) + 100
+        return Entitled("pro", None, over_s) if now_s < over_s else Entitled(standing.account.tier)
+
+    directory = Directory(ledger, DIGEST_KEY, entitle=entitle, clock=clock, wall_clock=wall)
+    _, token = await a_key(ledger)
+    await directory.identify(token)
+    ledger.down = True
+
+    tiers = []
+    for _ in range(3):
+        for moment in (clock, wall):
+            moment.now_s += 50
+        tiers.append((await directory.identify(token)).tier)
+
+    assert tiers == ["pro", "free", "free"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.domain.accounts import Account, ApiKey
+from gateway.domain.entitlements import Credential, Standing
 from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.outbox import apply_outbox, run_outbox
@@ -27,7 +28,7 @@ async def test_what_was_written_is_read(ledger: Ledger, acme: Account) -> None:
 
     assert acme == Account("acme", "Acme", "free", suspended=False, version=1, created_ms=5)
     assert await ledger.account("acme") == Account("acme", "Acme", "free", suspended=False, version=2, created_ms=5)
-    assert await ledger.credential(KEY.id) == (KEY, await ledger.account("acme"))
+    assert await ledger.credential(KEY.id) == Credential(KEY, Standing(await ledger.account("acme")))
     assert await ledger.list_keys("acme") == [KEY]
     assert await ledger.credential("unknown") is None
 

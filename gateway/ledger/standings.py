@@ -1,0 +1,69 @@
+"""What the ledger knows of what an account may do, as of one moment and by one statement."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Select, select
+
+from gateway.domain.accounts import ApiKey
+from gateway.domain.entitlements import Credential, Standing
+from gateway.domain.faults import NOT_FOUND, Fault
+from gateway.domain.terms import NO_TERMS, Terms
+from gateway.ledger.accounts import as_account
+from gateway.ledger.database import Database, whole
+from gateway.ledger.grants import as_grant
+from gateway.ledger.subscriptions import as_subscription
+from gateway.ledger.tables import accounts, api_keys, grants, overrides, subscriptions
+
+
+class StandingBook(Database):
+    """Raises Fault(LEDGER_UNAVAILABLE) where it can't answer."""
+
+    @whole
+    async def credential(self, key_id: str) -> Credential | None:
+        """The key and its account's standing; None for an id that no key has."""
+        rows = await self._rows(_BY_KEY.where(api_keys.c.id == key_id))
+        if not rows:
+            return None
+        width = len(api_keys.c)
+        return Credential(ApiKey(*rows[0][:width]), _standing([row[width:] for row in rows]))
+
+    @whole
+    async def standing(self, account_id: str) -> Standing:
+        """The account's standing. Raises Fault(NOT_FOUND)."""
+        rows = await self._rows(_BY_ACCOUNT.where(accounts.c.id == account_id))
+        if not rows:
+            raise Fault(NOT_FOUND, public=f"There is no account `{account_id}`.")
+        return _standing(rows)
+
+    async def _rows(self, question: Select[Any]) -> list[tuple[Any, ...]]:
+        async with self.reading() as connection:
+            return [tuple(row) for row in await connection.execute(question)]
+
+
+def _whole(*tables: Any) -> Select[Any]:
+    """Rows of each subscription with each grant: both are few, and one statement sees them at one moment."""
+    first = tables[0]
+    joined = first if first is accounts else first.join(accounts)
+    for table in (overrides, subscriptions, grants):
+        joined = joined.outerjoin(table, table.c.account_id == accounts.c.id)
+    own = (column for table in (*tables, subscriptions, grants) for column in table.c)
+    return select(*own, overrides.c.terms.label("overrides")).select_from(joined)
+
+
+_BY_KEY = _whole(api_keys, accounts)
+_BY_ACCOUNT = _whole(accounts)
+_GRANTS_AT = len(accounts.c) + len(subscriptions.c)
+
+
+def _standing(rows: Sequence[Sequence[Any]]) -> Standing:
+    first = rows[0]
+    bought = {row[len(accounts.c)]: row[len(accounts.c) : _GRANTS_AT] for row in rows}
+    given = {row[_GRANTS_AT]: row[_GRANTS_AT:-1] for row in rows}
+    return Standing(
+        as_account(first[: len(accounts.c)]),
+        tuple(as_subscription(bought[one]) for one in sorted(bought, key=str) if one is not None),
+        NO_TERMS if first[-1] is None else msgspec.json.decode(first[-1], type=Terms),
+        tuple(as_grant(given[one]) for one in sorted(given, key=str) if one is not None),
+    )

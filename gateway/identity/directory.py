@@ -9,9 +9,11 @@ goes on to serve. A key's state is told only to who holds its secret.
 
 import asyncio
 import hmac
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Protocol
 
 import msgspec
@@ -69,6 +71,8 @@ class _Known(msgspec.Struct):
     fresh_until_s: float
     read_again_s: float
     expires_s: float
+    seen: bytes = b""
+    """The token that was found to be the key's, as `Directory._quick` has it; empty until there was one."""
 
 
 class Directory:
@@ -88,6 +92,7 @@ class Directory:
         self._digest_key = digest_key
         self._entitle = entitle
         self._fresh_s = fresh_s
+        self._quick_key = os.urandom(32)
         self._clock = clock
         self._wall_clock = wall_clock
         self._keys: dict[bytes, _Known] = {}
@@ -102,7 +107,7 @@ class Directory:
             entry is None
             or self._clock() >= entry.fresh_until_s
             or entry.refusal is not None
-            or not hmac.compare_digest(hmac.digest(self._digest_key, token, "sha256"), entry.digest)
+            or not hmac.compare_digest(self._quick(token), entry.seen)
         ):
             return None
         return entry.caller
@@ -123,6 +128,7 @@ class Directory:
             raise Fault(entry.refusal)
         if self._clock() >= entry.expires_s:
             raise Fault(EXPIRED_KEY)
+        entry.seen = self._quick(token)
         return entry.caller
 
     def forget(self, account_id: str) -> None:
@@ -130,6 +136,10 @@ class Directory:
         for key_id in self._of_account.pop(account_id, ()):
             del self._keys[key_id]
         self._loading.clear()
+
+    def _quick(self, token: bytes) -> bytes:
+        """A keyed hash for this process alone: OpenSSL's HMAC, by which keys are stored, takes four times as long."""
+        return blake2b(token, key=self._quick_key, digest_size=32).digest()
 
     async def _read(self, key_id: str) -> _Known | None:
         task = self._loading.get(key_id)

@@ -40,17 +40,17 @@ class Settling:
         if counted_by is CountedBy.UPSTREAM and exchange.ask is not None:
             self._ratios.learn(record.model, exchange.ask.prompt_bytes, usage.input_tokens)
         amounts = plan.amounts(requests, usage)
-        exchange.used = tuple(
-            [
-                max(0, count - line.amount + amount)
-                for count, line, amount in zip(exchange.used, asked.lines, amounts, strict=True)
-            ]
-        )
+        # One pass, without a call per limit: this runs once a request, and each of its steps counts.
+        settled, used = [], []
+        for count, line, amount in zip(exchange.used, asked.lines, amounts, strict=True):
+            left = count - line.amount + amount
+            used.append(left if left > 0 else 0)  # noqa: FURB136  # max() is a call, four times a request
+            settled.append((line.name, line.start_s, amount))
+        exchange.used = tuple(used)
         exchange.holding = False
         event = _pack(usage_event(exchange, usage, counted_by, outcome, requests, _now_ms(exchange)))
-        settled = tuple([(line.name, line.start_s, amount) for line, amount in zip(asked.lines, amounts, strict=True)])
         self._limiter.settle(
-            Settlement(exchange.request_id, asked.account_id, settled, event, False, exchange.admitted_ms)
+            Settlement(exchange.request_id, asked.account_id, tuple(settled), event, False, exchange.admitted_ms)
         )
 
     def give_back(self, exchange: Exchange, outcome: Outcome) -> None:

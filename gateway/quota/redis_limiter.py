@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -197,10 +198,8 @@ class RedisLimiter:
             return self._try_later(attempt)
         again = settlement.again or attempt.sent
         attempt.sent = True
-        call: list[str | int] = [settlement.request_id, int(again), settlement.admitted_ms]
-        for name, start_s, amount in settlement.amounts:
-            call += (name, start_s, amount)
-        attempt.packed = _pack(call)
+        lines = chain.from_iterable(settlement.amounts)
+        attempt.packed = _pack((settlement.request_id, int(again), settlement.admitted_ms, *lines))
         keys = self._keyspace.of(settlement.account_id)
         return self._settles.call(keys, (attempt.packed, settlement.event), partial(self._settled, attempt))
 

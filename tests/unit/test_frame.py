@@ -101,7 +101,7 @@ def test_a_day_begins_where_the_tier_lives() -> None:
 
 def test_amounts_follow_the_tiers_order() -> None:
     """What is charged to a limit is what its unit counts."""
-    assert Plan(TIER).amounts(1, Usage(30, 12)) == [1, 42, 42, 12]
+    assert Plan(TIER).amounts(1, Usage(30, 12)) == (1, 42, 42, 12)
 
 
 def test_a_tier_without_limits_tells_nothing() -> None:

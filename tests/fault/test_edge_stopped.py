@@ -5,13 +5,17 @@ another, ended validly or owed, as the tier says.
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from openai import AsyncOpenAI
 
-from gateway.domain.usage import Outcome
+from gateway.domain.decisions import Extension, Extent
+from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
+from gateway.domain.usage import CountedBy, Outcome
 from gateway.metering.ratio import FIRST_RATIO
 from tests.support.odd_peer import Script, Visit, odd_peer
-from tests.support.openai_wire import STREAM_HEAD, chunk, framed
+from tests.support.openai_wire import DONE, STREAM_HEAD, chunk, event, framed, usage_chunk
 from tests.support.stand import SETTINGS, Stand, stand
 from tests.support.truth_balance import at_rest, events_of, head_of, post, wire
 from tests.support.until import until
@@ -99,3 +103,124 @@ async def test_no_window_is_passed_by_more_than_a_slice_a_stream(
         assert [finish for finish in finishes(body) if finish] == ["length"]
     sent = sorted(-int(-body.count(b'"word "') * 5 * FIRST_RATIO // 1) for body in bodies)
     assert sorted(event.output_tokens for event in events) == sent
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["usage asked", "not asked"])
+async def test_the_official_sdk_takes_a_stopped_stream_for_a_full_one(
+    tmp_path: Path, valkey: ValkeyServer, asked: bool
+) -> None:
+    """B5, F2: the app sees `finish_reason: length`, as of any answer that ran into its maximum, and no exception."""
+    extra: dict[str, Any] = {"stream_options": {"include_usage": True}} if asked else {}
+    async with (
+        odd_peer(endless(3)) as peer,
+        stand(tmp_path, valkey, peer.port, tiers=tier("stop", 500), settings=SLICED) as here,
+        AsyncOpenAI(base_url=here.url + "/v1", api_key=await here.account()) as sdk,
+    ):
+        raw = await sdk.chat.completions.with_raw_response.create(
+            model="m", messages=[{"role": "user", "content": "hi"}], stream=True, max_tokens=20, **extra
+        )
+        chunks = [one async for one in raw.parse()]
+        await at_rest(here, valkey)
+        (settled,) = await events_of(here.ledger)
+    assert [choice.finish_reason for one in chunks for choice in one.choices if choice.finish_reason] == ["length"]
+    told = [one.usage.completion_tokens for one in chunks if one.usage is not None]
+    assert told == ([settled.output_tokens] if asked else [])
+    assert settled.outcome == Outcome.STOPPED
+
+
+async def test_finish_owes_what_it_runs_past_the_limit(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """B5: the stream ends as its upstream ends it, the bill is the upstream's count, and the debt is seen while the
+    stream still runs: whoever asks meanwhile is refused, not admitted on room that is gone.
+    """  # noqa: D205
+
+    async def outruns(visit: Visit) -> None:
+        await visit.request()
+        await visit.say(STREAM_HEAD, *[framed(chunk("word ") * 100)] * 20)
+        await peer.release.wait()
+        await visit.say(framed(usage_chunk(5, 2000)), framed(DONE), framed(b""))
+
+    async with (
+        odd_peer(outruns) as peer,
+        stand(tmp_path, valkey, peer.port, tiers=tier("finish", 500), settings=SLICED) as here,
+    ):
+        key = await here.account()
+        stream = asyncio.create_task(read_to_its_end(here, key, 20))
+
+        async def owed() -> bool:
+            return await used(here) > 500
+
+        await until(owed)
+        async with wire(here) as (reader, writer):
+            writer.write(post(key))
+            assert (await head_of(reader))[0] == 429
+        peer.release.set()
+        body = await stream
+        await at_rest(here, valkey)
+        assert await used(here) == 2005
+        (settled,) = await events_of(here.ledger)
+    assert body.count(b'"word "') == 2000
+    assert (settled.outcome, settled.counted_by, settled.output_tokens) == (Outcome.OK, CountedBy.UPSTREAM, 2000)
+
+
+async def test_usage_that_is_told_as_it_goes_is_what_counts(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """B2, B5: an upstream that reports in every chunk is believed over any count of ours, to the token."""
+
+    async def reports(visit: Visit) -> None:
+        await visit.request()
+        await visit.say(STREAM_HEAD)
+        for told in range(10, 100_000, 10):
+            usage = {"prompt_tokens": 5, "completion_tokens": told, "total_tokens": 5 + told}
+            choice = {"index": 0, "delta": {"content": "x"}, "finish_reason": None}
+            await visit.say(framed(event({"choices": [choice], "usage": usage})))
+            await asyncio.sleep(0)
+
+    async with (
+        odd_peer(reports) as peer,
+        stand(tmp_path, valkey, peer.port, tiers=tier("stop", 500), settings=SLICED) as here,
+    ):
+        body = await read_to_its_end(here, await here.account(), 20)
+        await at_rest(here, valkey)
+        (settled,) = await events_of(here.ledger)
+        assert 500 - SLICE - 100 <= await used(here) <= 500 + SLICE
+    assert finishes(body)[-1] == "length"
+    assert settled.counted_by == CountedBy.UPSTREAM
+    assert settled.output_tokens == 10 * body.count(b'"content":')
+
+
+async def test_a_stream_that_cannot_be_extended_for_silence_ends_where_its_hold_does(
+    tmp_path: Path, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B5: Redis answers no extension. A tier that stops keeps its bound even then, and the app still gets an ending."""
+
+    async def silent(self: object, extension: Extension) -> Extent:
+        raise Fault(LIMITER_UNAVAILABLE, f"silent: {extension.request_id} of {self}")
+
+    async with (
+        odd_peer(endless(1)) as peer,
+        stand(tmp_path, valkey, peer.port, tiers=tier("stop"), settings=SLICED) as here,
+    ):
+        monkeypatch.setattr(type(here.gateway._limiter), "extend", silent)
+        body = await read_to_its_end(here, await here.account(), 100)
+        await at_rest(here, valkey)
+        (settled,) = await events_of(here.ledger)
+    assert [finish for finish in finishes(body) if finish] == ["length"]
+    assert settled.outcome == Outcome.STOPPED
+    assert 100 <= settled.output_tokens <= 100 + SLICE
+
+
+async def test_a_stream_within_its_limits_is_never_ended(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """B5: it outruns its estimate twenty times over and the plan has room: it is held on, and comes whole."""
+
+    async def outruns(visit: Visit) -> None:
+        await visit.request()
+        await visit.say(STREAM_HEAD, *[framed(chunk("word ") * 4)] * 200)
+        await visit.say(framed(usage_chunk(5, 800)), framed(DONE), framed(b""))
+
+    async with (
+        odd_peer(outruns) as peer,
+        stand(tmp_path, valkey, peer.port, tiers=tier("stop", 100_000), settings=SLICED) as here,
+    ):
+        body = await read_to_its_end(here, await here.account(), 40)
+        await at_rest(here, valkey)
+        assert await used(here) == 805
+    assert body.count(b'"word "') == 800

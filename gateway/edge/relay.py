@@ -127,6 +127,8 @@ class Relay:
             outcome = Outcome.UPSTREAM_CUT
         if exchange.holding:
             await self.settle_stream(exchange, outcome, requests)
+        elif reader.usage is not None:
+            self._settling.settle_rest(exchange, reader.usage)
         record.response_bytes += len(tail)
         exchange.over = True
         return await send({"type": "http.response.body", "body": tail})

@@ -9,7 +9,7 @@ import time
 import msgspec
 
 from gateway.domain.decisions import Renewal, Settlement
-from gateway.domain.usage import CountedBy, Outcome, Usage, UsageEvent
+from gateway.domain.usage import CountedBy, Outcome, Usage, UsageEvent, correction
 from gateway.edge.exchange import Exchange
 from gateway.metering.ratio import Ratios
 from gateway.metering.tokenizer import Tokenizer
@@ -51,6 +51,23 @@ class Settling:
         event = _pack(usage_event(exchange, usage, counted_by, outcome, requests, _now_ms(exchange)))
         self._limiter.settle(
             Settlement(exchange.request_id, asked.account_id, tuple(settled), event, False, exchange.admitted_ms)
+        )
+
+    def settle_rest(self, exchange: Exchange, usage: Usage) -> None:
+        """Charge what the upstream reported after what it gave for the end of its answer: by an event of its own."""
+        asked, plan, record = exchange.reservation, exchange.plan, exchange.record
+        before = Usage(record.input_tokens, record.output_tokens, record.cached_tokens, record.reasoning_tokens)
+        if asked is None or plan is None or usage == before:
+            return
+        outcome, now_ms = Outcome(record.outcome), _now_ms(exchange)
+        charged, true = [
+            usage_event(exchange, each, CountedBy.UPSTREAM, outcome, 1, now_ms) for each in (before, usage)
+        ]
+        event = correction(charged, true)
+        more = zip(asked.lines, plan.amounts(1, before), plan.amounts(1, usage), strict=True)
+        lines = tuple([(line.name, line.start_s, after - already) for line, already, after in more])
+        self._limiter.settle(
+            Settlement(event.request_id, asked.account_id, lines, _pack(event), False, exchange.admitted_ms)
         )
 
     def give_back(self, exchange: Exchange, outcome: Outcome) -> None:

@@ -27,6 +27,7 @@ from gateway.edge.settling import Settling
 from gateway.identity.directory import Directory
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.outbox import run_outbox
+from gateway.ledger.partitions import run_partitions
 from gateway.metering.flusher import Flusher
 from gateway.metering.ratio import Ratios
 from gateway.metering.tokenizer import Tokenizer
@@ -90,7 +91,7 @@ class Gateway:
             failures=settings.redis.breaker_failures,
             longest_pause_s=settings.redis.breaker_longest_pause_ms / 1000,
         )
-        self._ledger = Ledger.open(deployment.database_url)
+        self._ledger = Ledger.open(deployment.database_url, settings.database)
         self._stream = RedisUsageStream(self._link, *names)
         self._flusher = Flusher(
             self._stream,
@@ -104,6 +105,8 @@ class Gateway:
         self._entry = self._compose()
         self._start(self._flusher.run())
         self._start(run_outbox(self._ledger, self._limiter.bump))
+        if self._ledger.partitioned:
+            self._start(run_partitions(self._ledger))
         self._start(self._reaper.run())
         self._watch()
         self._start(self._report())

@@ -6,7 +6,13 @@ from collections.abc import Callable, Mapping
 import pytest
 import uvloop
 
-pytest_plugins = ["tests.support.valkey", "tests.support.clusters", "tests.support.limiters", "tests.support.ledgers"]
+pytest_plugins = [
+    "tests.support.valkey",
+    "tests.support.clusters",
+    "tests.support.limiters",
+    "tests.support.postgres",
+    "tests.support.ledgers",
+]
 
 
 def pytest_asyncio_loop_factories(

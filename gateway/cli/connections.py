@@ -106,8 +106,8 @@ def deployed(file: Path) -> tuple[Settings, Deployment]:
 async def connected(file: Path) -> AsyncIterator[Connections]:
     """Connections as the settings in `file` say, the ledger migrated. Raises BadInput and Fault."""
     settings, deployment = deployed(file)
-    await ensure_schema(deployment.database_url)
-    ledger = Ledger.open(deployment.database_url)
+    await ensure_schema(deployment.database_url, settings.database)
+    ledger = Ledger.open(deployment.database_url, settings.database)
     try:
         yield Connections(settings, deployment, ledger)
     finally:

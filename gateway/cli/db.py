@@ -1,16 +1,20 @@
-"""Migrate the ledger: `tollway db upgrade`, `downgrade`, `current`.
+"""Migrate the ledger: `tollway db upgrade`, `downgrade`, `status`.
 
 Starting a gateway upgrades it by itself. Stop every gateway before a downgrade, and take a backup.
 """
 
 import argparse
 import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from gateway.cli.bad_input import BadInput
 from gateway.cli.connections import deployed
+from gateway.cli.table import table
 from gateway.cli.verbs import add_verb
+from gateway.ledger.database import Database
 from gateway.ledger.migrate import downgrade, upgrade
-from gateway.ledger.schema import HEAD, current_revision
+from gateway.ledger.schema import HEAD, Migration, ensure_schema, migrations, read_history
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     down = add_verb(verbs, "downgrade", "migrate down")
     down.add_argument("revision", help="a revision, -1 for one step back, base for an empty database")
     down.add_argument("--yes", action="store_true", help="I have a backup: drop what the older schema can't hold")
-    add_verb(verbs, "current", "show the ledger's revision and this program's")
+    add_verb(verbs, "status", "show the ledger's revision, this program's, and what was applied when")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,12 +34,36 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _run(args: argparse.Namespace) -> None:
-    _, deployment = deployed(args.file)
+    settings, deployment = deployed(args.file)
     url = deployment.database_url
-    if args.verb == "upgrade":
+    if args.verb == "upgrade" and args.revision == "head":
+        await ensure_schema(url, settings.database)
+    elif args.verb == "upgrade":
         await upgrade(url, args.revision)
     elif args.verb == "downgrade":
         if not args.yes:
             raise BadInput("a downgrade drops what the older schema can't hold: take a backup, then add --yes")
         await downgrade(url, args.revision)
-    print(f"ledger {await current_revision(url) or 'empty'}, this program {HEAD}")
+    database = Database.open(url, settings.database)
+    try:
+        revision, applied = await read_history(database)
+    finally:
+        await database.close()
+    if args.verb == "status":
+        print(_status(applied))
+    print(f"ledger {revision or 'empty'}, this program {HEAD}")
+
+
+def _status(applied: Mapping[str, Migration]) -> str:
+    """A line for each migration that this program knows or the ledger went through."""
+    known = migrations()
+    rows = []
+    for revision in sorted(known.keys() | applied.keys()):
+        one, done = known.get(revision), applied.get(revision)
+        state = "to come" if done is None else "not of this program" if one is None else "applied"
+        if one is not None and done is not None and one.checksum != done.checksum:
+            state = "changed since it was applied"
+        shown = done or known[revision]
+        moment = datetime.fromtimestamp(shown.applied_ms / 1000, UTC).isoformat(" ", "seconds") if done else ""
+        rows.append((shown.name, state, moment, shown.checksum[:12]))
+    return table(("migration", "state", "applied", "checksum"), rows)

@@ -30,7 +30,7 @@ SLACK_S = 3.0
 def run_fleet(settings: Settings, deployment: Deployment, valkey: EmbeddedValkey | None, lock: int, file: Path) -> int:
     """Serve until told to stop; returns the exit status. Faults and DeploymentErrors of the start pass through."""
     address = reserve(settings.listen.host, settings.listen.port)
-    asyncio.run(ensure_schema(deployment.database_url))
+    asyncio.run(ensure_schema(deployment.database_url, settings.database))
     below, deployment = _sandbox(settings, deployment)
     if valkey is not None:
         valkey.wait_ready()

@@ -25,7 +25,7 @@ CHAT_PATH = "/v1/chat/completions"
 
 async def welcome(settings: Settings, deployment: Deployment, port: int, file: Path) -> None:
     """Print it, to standard output. `file` holds the settings."""
-    ledger = Ledger.open(deployment.database_url)
+    ledger = Ledger.open(deployment.database_url, settings.database)
     try:
         found = await ledger.list_accounts(limit=1)
         key = "" if found else await _demo_key(ledger, settings.default_tier, deployment.digest_key)

@@ -99,7 +99,9 @@ class AccountBook(Database):
     async def revoke_key(self, key_id: str, now_ms: int, by: Actor = SYSTEM) -> ApiKey:
         """Refuse the key from now on; one that was revoked before stays as it was. Raises Fault(NOT_FOUND)."""
         async with self.writing() as connection:
-            row = (await connection.execute(select(api_keys).where(api_keys.c.id == key_id))).first()
+            # Locked, where writers don't wait for each other anyway: of two revocations the first one stands.
+            found = await connection.execute(select(api_keys).where(api_keys.c.id == key_id).with_for_update())
+            row = found.first()
             if row is None:
                 raise Fault(NOT_FOUND, public=f"There is no key `{key_id}`.")
             if row.revoked_ms is not None:

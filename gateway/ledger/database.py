@@ -1,37 +1,33 @@
-"""The connections to the ledger's database: one that writes, a few that read, and how their errors are told.
+"""The connections to the ledger's database, and how its errors are told.
 
-A commit is on disk when it returns (SQLite: WAL with synchronous=FULL), because the flusher deletes what it committed
-from the usage stream: with synchronous=NORMAL a power cut could take the last commits after their entries are gone.
-Batches of up to a thousand events share that one fsync. Writers of one process queue for the one write connection;
-those of other processes wait for each other up to BUSY_TIMEOUT_MS. Readers never wait for writers.
 A call that is cancelled runs on to its end: a connection that is dropped in mid-statement costs more than its answer.
-Every failure of the database is a Fault(LEDGER_UNAVAILABLE), save a broken constraint, which the caller knows to name.
+Every failure of the database is a Fault(LEDGER_UNAVAILABLE), save a broken constraint or a value beyond its column,
+which the caller knows to name.
 """
 
 import asyncio
-import errno
-import os
-import sqlite3
+import importlib
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import wraps
-from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from sqlalchemy import Connection, event, text
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.domain.faults import LEDGER_UNAVAILABLE, Fault
-
-BUSY_TIMEOUT_MS = 5_000
-_READERS = 4
-_PRAGMAS = (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "foreign_keys=ON")
+from gateway.ledger.sqlite_store import SqliteStore
+from gateway.ledger.store import Store
+from gateway.settings.model import Database as Options
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 _Kind = TypeVar("_Kind", bound="Database")
 _Method = Callable[Concatenate[_Kind, _Parameters], Coroutine[Any, Any, _Result]]
+
+_DATA_EXCEPTION = "22"
+"""The class of SQLSTATE for values that don't fit."""
 
 
 def whole(method: _Method[_Kind, _Parameters, _Result]) -> _Method[_Kind, _Parameters, _Result]:
@@ -47,24 +43,34 @@ def whole(method: _Method[_Kind, _Parameters, _Result]) -> _Method[_Kind, _Param
 
 
 class Database:
-    """An SQLite file by its URL (`sqlite+aiosqlite:///path`). Connects at first use; `close` is needed."""
+    """A database by its URL: `sqlite+aiosqlite:///path`, `postgresql://…`. Connects at first use; `close` is needed."""
 
-    def __init__(self, url: str) -> None:
-        self._writer = _engine(url, 1, "BEGIN IMMEDIATE", "synchronous=FULL")
-        self._reader = _engine(url, _READERS, "BEGIN", "query_only=ON")
+    def __init__(self, url: str, options: Options | None = None) -> None:
+        self._store = _store(url, options or Options())
+        self._failures: tuple[type[BaseException], ...] = (SQLAlchemyError, OSError, *self._store.failures)
         self._calls: set[asyncio.Task[Any]] = set()
 
     @classmethod
-    def open(cls, url: str) -> Self:
-        """The database at `url`; nothing is read yet."""
-        return cls(url)
+    def open(cls, url: str, options: Options | None = None) -> Self:
+        """The database at `url`, with the settings' time-outs and pool; nothing is read yet."""
+        return cls(url) if options is None else cls(url, options)
 
     async def close(self) -> None:
         """Let calls end, then close every connection. The database can be used again, and connects anew."""
         while self._calls:
             await asyncio.wait(self._calls)
-        await self._writer.dispose()
-        await self._reader.dispose()
+        await self._store.writer.dispose()
+        await self._store.reader.dispose()
+
+    @property
+    def single_writer(self) -> bool:
+        """Whether writers wait for each other's whole transactions, so that more than one is in the way."""
+        return self._store.single_writer
+
+    @property
+    def partitioned(self) -> bool:
+        """Whether events are kept in partitions, which have to be made."""
+        return not self._store.single_writer
 
     @whole
     async def ping(self) -> None:
@@ -85,64 +91,45 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """One consistent view of the database; writing through it fails."""
-        async with _transaction(self._reader) as connection:
+        async with self._transaction(self._store.reader) as connection:
             yield connection
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """One transaction: committed at the end, rolled back when the body raises. The process's only writer."""
-        async with _transaction(self._writer) as connection:
+        """One transaction: committed at the end, rolled back when the body raises."""
+        async with self._transaction(self._store.writer) as connection:
             yield connection
 
-
-@asynccontextmanager
-async def _transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    try:
-        async with engine.begin() as connection:
+    @asynccontextmanager
+    async def migrating(self) -> AsyncIterator[AsyncConnection]:
+        """A writing transaction that no other process's migration runs beside."""
+        async with self.writing() as connection:
+            await self._store.begin_migration(connection)
             yield connection
-    except IntegrityError:
-        raise
-    except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-        # The driver's own words: SQLAlchemy's go on with the statement and its values, which are no log's business.
-        cause = getattr(error, "orig", None) or error
-        raise Fault(LEDGER_UNAVAILABLE, f"ledger: {str(cause).partition(chr(10))[0]}") from error
 
-
-def _engine(url: str, connections: int, begin: str, pragma: str) -> AsyncEngine:
-    engine = create_async_engine(url, pool_size=connections, max_overflow=0, pool_timeout=BUSY_TIMEOUT_MS / 1000)
-
-    @event.listens_for(engine.sync_engine, "do_connect")
-    def find_file(_dialect: object, _record: object, place: list[Any], _options: object) -> None:
-        _find_file(Path(place[0]))
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def prepare(connection: Any, _record: object) -> None:
+    @asynccontextmanager
+    async def _transaction(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         try:
-            # Else the driver begins transactions where it sees fit, which is too late for a read before a write.
-            connection.isolation_level = None
-            cursor = connection.cursor()
-            for line in (*_PRAGMAS, pragma):
-                cursor.execute(f"PRAGMA {line}")
-            cursor.close()
-        except BaseException:
-            connection.close()
+            async with engine.begin() as connection:
+                yield connection
+        except IntegrityError:
             raise
+        except self._failures as error:
+            # The driver's own words: SQLAlchemy's go on with the statement and its values, which are no log's business.
+            cause = getattr(error, "orig", None) or error
+            if str(getattr(cause, "sqlstate", None) or "").startswith(_DATA_EXCEPTION):
+                raise
+            raise Fault(LEDGER_UNAVAILABLE, f"ledger: {_first_line(cause)}") from error
 
-    @event.listens_for(engine.sync_engine, "begin")
-    def start(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
 
-    return engine
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
-def _find_file(path: Path) -> None:
-    """Make the file where there is none, and see that it can be opened: the driver leaves a thread behind if it can't.
-
-    Only this user may read a ledger; SQLite gives its other files the same mode. One that is there is never opened and
-    closed: closing drops every POSIX lock this process holds on it, and with them SQLite's, so that another process
-    takes itself for the last one and deletes the WAL under our feet.
-    """
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    if not (path.is_file() and os.access(path, os.R_OK | os.W_OK)):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+def _store(url: str, options: Options) -> Store:
+    if url.startswith("sqlite"):
+        return SqliteStore(url)
+    # By name: its driver and dialect are nothing that a start on SQLite should pay for.
+    module = importlib.import_module("gateway.ledger.postgres_store")
+    store: Store = module.PostgresStore(url, options)
+    return store

@@ -1,18 +1,24 @@
 """Moves a ledger between revisions of its schema with Alembic, each move one transaction: done, or as if never begun.
 
-Imported by name, and only when there is something to migrate (`schema.py`).
+The history of what was applied is written in that transaction. Imported by name, and only when there is something to
+migrate (`schema.py`).
 """
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from sqlalchemy import Connection
+from sqlalchemy import Connection, delete, insert
 
 from gateway.domain.faults import LEDGER_UNAVAILABLE, Fault
 from gateway.ledger.database import Database
+from gateway.ledger.schema import history, migrations, verify
+from gateway.ledger.tables import schema_history
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 
@@ -39,10 +45,26 @@ def configuration(connection: Connection | None = None) -> Config:
 async def _move(url: str, move: Callable[[Config, str], None], revision: str) -> None:
     database = Database.open(url)
     try:
-        async with database.writing() as connection:
-            await connection.run_sync(lambda sync: move(configuration(sync), revision))
+        async with database.migrating() as connection:
+            await connection.run_sync(_moved, move, revision)
     except CommandError as error:
         text = f"the ledger's schema can't be moved to {revision!r} by this version of Tollway: {error}"
         raise Fault(LEDGER_UNAVAILABLE, text) from error
     finally:
         await database.close()
+
+
+def _moved(connection: Connection, move: Callable[[Config, str], None], revision: str) -> None:
+    config = configuration(connection)
+    verify(history(connection)[1])
+    schema_history.create(connection, checkfirst=True)
+    move(config, revision)
+    now, applied = history(connection)
+    steps = [step.revision for step in ScriptDirectory.from_config(config).iterate_revisions(now or "base", "base")]
+    gone = applied.keys() - steps
+    if gone:
+        connection.execute(delete(schema_history).where(schema_history.c.revision.in_(gone)))
+    now_ms, known = time.time_ns() // 1_000_000, migrations()
+    new = [msgspec.structs.replace(known[step], applied_ms=now_ms) for step in steps if step not in applied]
+    if new:
+        connection.execute(insert(schema_history), [msgspec.structs.asdict(one) for one in new])

@@ -73,7 +73,7 @@ class SubscriptionBook(Database):
 async def put_subscription(connection: AsyncConnection, subscription: Subscription, by: Actor, now_ms: int) -> bool:
     """As `SubscriptionBook.upsert_subscription`, within a transaction of the caller's."""
     await locked_account(connection, subscription.account_id)
-    before = await _known(connection, subscription.id)
+    before = await _known(connection, subscription.id, lock=True)
     if before is not None and before.updated_ms > subscription.updated_ms:
         return False
     after = _carried(before, subscription, now_ms)
@@ -99,9 +99,9 @@ def as_subscription(row: Sequence[Any]) -> Subscription:
     return Subscription(status=status, interval=Interval(months, days), terms=terms, **fields)
 
 
-async def _known(connection: AsyncConnection, subscription_id: str) -> Subscription | None:
-    found = select(subscriptions).where(subscriptions.c.id == subscription_id).with_for_update()
-    row = (await connection.execute(found)).first()
+async def _known(connection: AsyncConnection, subscription_id: str, *, lock: bool = False) -> Subscription | None:
+    found = select(subscriptions).where(subscriptions.c.id == subscription_id)
+    row = (await connection.execute(found.with_for_update() if lock else found)).first()
     return None if row is None else as_subscription(row)
 
 

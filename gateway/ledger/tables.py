@@ -1,13 +1,16 @@
 """The ledger's tables. Counts are integers, times Unix milliseconds (`_ms`) or seconds (`_s`).
 
 SQLite tables are STRICT, so that a count can't turn into a float or a text unseen. `migrations/` builds the same
-tables step by step; a test keeps the two equal. Events and roll-ups have no foreign key to accounts: usage that
-happened is written down whatever became of its account.
+tables step by step; a test keeps the two equal. On PostgreSQL events are partitioned by the month of their admission.
+Events and roll-ups have no foreign key to accounts: usage that happened is written down whatever became of its account.
 """
+
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Column,
+    Dialect,
     ForeignKey,
     Index,
     Integer,
@@ -15,10 +18,36 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    TypeDecorator,
 )
 
 COUNT = BigInteger().with_variant(Integer(), "sqlite")
 """A 64-bit integer on every database."""
+
+SUMS = ("events", "requests", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
+"""The columns of a row of sums."""
+
+
+def storable_text(text: str) -> str:
+    """The text with a visible sign for each zero character, which PostgreSQL has no place for."""
+    return text.replace("\0", "\N{SYMBOL FOR NULL}")
+
+
+class Word(TypeDecorator[str]):
+    """A text that every database can hold, or look for, whatever a caller put into it."""
+
+    impl = Text
+    cache_ok = True
+
+    @property
+    def python_type(self) -> type[str]:
+        """What its values are."""
+        return str
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
+        """The text as it is stored."""
+        return value if value is None or dialect.name != "postgresql" else storable_text(value)
+
 
 metadata = MetaData(
     naming_convention={
@@ -34,18 +63,11 @@ def _count(name: str, *, key: bool = False) -> Column[int]:
 
 
 def _text(name: str, *, key: bool = False) -> Column[str]:
-    return Column(name, Text, nullable=False, primary_key=key)
+    return Column(name, Word, nullable=False, primary_key=key)
 
 
 def _sums() -> list[Column[int]]:
-    return [
-        _count("events"),
-        _count("requests"),
-        _count("input_tokens"),
-        _count("output_tokens"),
-        _count("cached_tokens"),
-        _count("reasoning_tokens"),
-    ]
+    return [_count(name) for name in SUMS]
 
 
 accounts = Table(
@@ -64,7 +86,7 @@ api_keys = Table(
     "api_keys",
     metadata,
     _text("id", key=True),
-    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("account_id", Word, ForeignKey("accounts.id"), nullable=False, index=True),
     Column("digest", LargeBinary, nullable=False),
     _text("name"),
     _count("created_ms"),
@@ -101,7 +123,10 @@ events = Table(
     Index(None, "account_id", "admitted_ms"),
     sqlite_strict=True,
 )
-"""One row per settled request, its columns those of `domain.usage.UsageEvent` in the same order."""
+"""One row per settled request, its columns those of `domain.usage.UsageEvent` in the same order.
+
+On PostgreSQL the key is (request_id, admitted_ms): a partition's key holds what it is partitioned by.
+"""
 
 usage_hourly = Table(
     "usage_hourly",
@@ -129,7 +154,7 @@ outbox = Table(
     "outbox",
     metadata,
     Column("row_id", COUNT, primary_key=True, autoincrement=True),
-    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    Column("account_id", Word, ForeignKey("accounts.id"), nullable=False),
     _count("version"),
     _count("changed_ms"),
     sqlite_strict=True,
@@ -152,11 +177,11 @@ subscriptions = Table(
     "subscriptions",
     metadata,
     _text("id", key=True),
-    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("account_id", Word, ForeignKey("accounts.id"), nullable=False, index=True),
     _text("tier"),
     _text("status"),
     _text("source"),
-    Column("customer_id", Text, nullable=False, index=True),
+    Column("customer_id", Word, nullable=False, index=True),
     _text("product_id"),
     _text("price_id"),
     Column("period_start_s", COUNT),
@@ -180,10 +205,10 @@ grants = Table(
     "grants",
     metadata,
     _text("id", key=True),
-    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("account_id", Word, ForeignKey("accounts.id"), nullable=False, index=True),
     _text("unit"),
     _count("amount"),
-    Column("limit_window", Text),
+    Column("limit_window", Word),
     _count("from_s"),
     Column("until_s", COUNT),
     _text("source"),
@@ -196,7 +221,7 @@ grants = Table(
 overrides = Table(
     "overrides",
     metadata,
-    Column("account_id", Text, ForeignKey("accounts.id"), primary_key=True, nullable=False),
+    Column("account_id", Word, ForeignKey("accounts.id"), primary_key=True, nullable=False),
     _text("terms"),
     _count("changed_ms"),
     sqlite_strict=True,
@@ -211,10 +236,21 @@ audit = Table(
     _text("source"),
     _text("action"),
     _text("account_id"),
-    Column("before_json", Text),
-    Column("after_json", Text),
+    Column("before_json", Word),
+    Column("after_json", Word),
     Index(None, "account_id", "row_id"),
     sqlite_strict=True,
     sqlite_autoincrement=True,
 )
 """Who did what to which account. Rows are added and never changed; they outlive the account."""
+
+schema_history = Table(
+    "schema_history",
+    metadata,
+    _text("revision", key=True),
+    _text("name"),
+    _text("checksum"),
+    _count("applied_ms"),
+    sqlite_strict=True,
+)
+"""The migrations that this ledger has been through: the file of each, its SHA-256, and when."""

@@ -8,23 +8,18 @@ are added to the sums, all in one transaction: taking a batch again, or half of 
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, Table, and_, func, select
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.dialects.sqlite import Insert, insert
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import BigInteger, ColumnElement, Select, Table, and_, cast, func, select
 
 from gateway.domain.usage import UsageEvent
 from gateway.ledger.database import Database, whole
-from gateway.ledger.tables import events, set_aside, usage_daily, usage_hourly
+from gateway.ledger.tables import SUMS, events, set_aside, usage_daily, usage_hourly
 
 HOUR_S, DAY_S = 3_600, 86_400
 _LATEST_MS = 253_402_300_799_999
 _MOST = 2**48
-_SUMS = ("events", "requests", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
 
 
 class Totals(msgspec.Struct, frozen=True, gc=False):
@@ -85,13 +80,14 @@ class UsageBook(Database):
         """Write down those that the ledger doesn't hold yet and add them to the sums; return how many were new."""
         if not batch:
             return 0
-        by_id = {event.request_id: event for event in reversed(batch)}
+        store = self._store
+        by_id = {event.request_id: event for event in reversed(store.storable(batch))}
         async with self.writing() as connection:
-            new = [by_id[request_id] for request_id in await _insert(connection, list(by_id.values()))]
+            new = [by_id[request_id] for request_id in await store.insert_events(connection, list(by_id.values()))]
             if new:
                 hours = _by_hour(new)
-                await connection.execute(_ADDING_HOURLY, _rows(usage_hourly, hours))
-                await connection.execute(_ADDING_DAILY, _rows(usage_daily, _by_day(hours)))
+                await store.add_sums(connection, usage_hourly, _rows(usage_hourly, hours))
+                await store.add_sums(connection, usage_daily, _rows(usage_daily, _by_day(hours)))
         return len(new)
 
     @whole
@@ -102,7 +98,7 @@ class UsageBook(Database):
             for payload, reason in payloads
         ]
         async with self.writing() as connection:
-            await connection.execute(insert(set_aside).on_conflict_do_nothing(), rows)
+            await self._store.insert_new(connection, set_aside, rows)
 
     @whole
     async def set_aside_count(self) -> int:
@@ -162,7 +158,7 @@ class UsageBook(Database):
 
 
 def _by_hour(new: Iterable[UsageEvent]) -> dict[tuple[str, int, str, str], list[int]]:
-    sums: defaultdict[tuple[str, int, str, str], list[int]] = defaultdict(lambda: [0] * len(_SUMS))
+    sums: defaultdict[tuple[str, int, str, str], list[int]] = defaultdict(lambda: [0] * len(SUMS))
     for event in new:
         hour_s = event.admitted_ms // (HOUR_S * 1000) * HOUR_S
         row = sums[event.account_id, hour_s, event.endpoint, event.model]
@@ -176,18 +172,11 @@ def _by_hour(new: Iterable[UsageEvent]) -> dict[tuple[str, int, str, str], list[
 
 
 def _by_day(hours: dict[tuple[str, int, str, str], list[int]]) -> dict[tuple[str, int], list[int]]:
-    sums: defaultdict[tuple[str, int], list[int]] = defaultdict(lambda: [0] * len(_SUMS))
+    sums: defaultdict[tuple[str, int], list[int]] = defaultdict(lambda: [0] * len(SUMS))
     for (account_id, hour_s, _, _), row in hours.items():
         day = account_id, hour_s // DAY_S * DAY_S
         sums[day] = [total + part for total, part in zip(sums[day], row, strict=True)]
     return sums
-
-
-def _adding(table: Table) -> Insert:
-    """Insert rows of sums, or add them to those that stand."""
-    row = insert(table)
-    sums = {name: table.c[name] + row.excluded[name] for name in _SUMS}
-    return row.on_conflict_do_update(index_elements=table.primary_key, set_=sums)
 
 
 def _rows(table: Table, sums: Mapping[Any, list[int]]) -> list[dict[str, str | int]]:
@@ -200,44 +189,19 @@ def _admitted(start_s: int, end_s: int) -> ColumnElement[bool]:
 
 
 def _total(table: Table, *within: ColumnElement[bool]) -> Select[Any]:
-    count = func.count() if table is events else func.coalesce(func.sum(table.c.events), 0)
-    sums = (func.coalesce(func.sum(table.c[name]), 0) for name in _SUMS[1:])
-    return select(count, *sums).select_from(table).where(*within)
+    count = func.count() if table is events else _sum(table.c.events)
+    columns: list[ColumnElement[Any]] = [count, *[_sum(table.c[name]) for name in SUMS[1:]]]
+    return select(*columns).select_from(table).where(*within)
+
+
+def _sum(column: ColumnElement[int]) -> ColumnElement[int]:
+    # PostgreSQL adds 64-bit integers up to a decimal.
+    return cast(func.coalesce(func.sum(column), 0), BigInteger)
 
 
 def _columns(table: Table) -> list[ColumnElement[int]]:
-    return [table.c[name] for name in _SUMS]
+    return [table.c[name] for name in SUMS]
 
 
 def _as_event(row: Sequence[Any]) -> UsageEvent:
     return msgspec.convert(tuple(row), UsageEvent, strict=False)
-
-
-async def _insert(connection: AsyncConnection, rows: Sequence[UsageEvent]) -> list[str]:
-    """Insert those that are new; their request ids.
-
-    A round to the database's thread costs as much as two hundred rows, so few statements take many rows each: what a
-    statement has too much room for is filled with its last row, which conflicts with itself.
-    """
-    new: list[str] = []
-    start = 0
-    while start < len(rows):
-        size = min((size for size in _TAKING if size >= len(rows) - start), default=max(_TAKING))
-        part = msgspec.to_builtins(rows[start : start + size])
-        part += [part[-1]] * (size - len(part))
-        inserted = await connection.exec_driver_sql(_TAKING[size], tuple(chain.from_iterable(part)))
-        new += inserted.scalars().all()
-        start += size
-    return new
-
-
-def _taking(rows: int) -> str:
-    """The statement that inserts so many events, compiled once."""
-    row = dict.fromkeys(events.columns.keys())
-    taking = insert(events).values([row] * rows).on_conflict_do_nothing().returning(events.c.request_id)
-    return str(taking.compile(dialect=sqlite.dialect(paramstyle="qmark")))
-
-
-_TAKING = {rows: _taking(rows) for rows in (1, 8, 64, 512)}
-_ADDING_HOURLY = _adding(usage_hourly)
-_ADDING_DAILY = _adding(usage_daily)

@@ -3,8 +3,8 @@
 Promises: an event leaves the stream only after the ledger's commit is on disk, so that a kill anywhere loses nothing;
 the ledger takes each request id once, so that reading an event twice counts it once. What can't be read as an event is
 set aside in the ledger, whole, and never holds up the rest. While the ledger or the stream fails, the batch in hand is
-kept and tried again with growing pauses. One flusher at a time per deployment, by a lease on the stream: SQLite has one
-writer, and a second one is safe but in the way.
+kept and tried again with growing pauses. Where the ledger has a single writer (SQLite) one flusher at a time works, by
+a lease on the stream: a second one is safe but in the way. Else every worker flushes what it is handed.
 """
 
 import asyncio
@@ -109,7 +109,7 @@ class Flusher:
     async def _flush(self) -> int:
         """One batch from the stream to the ledger; how many entries it had."""
         if not self._held:
-            if not await self._stream.lead(self._owner, LEASE_MS):
+            if self._ledger.single_writer and not await self._stream.lead(self._owner, LEASE_MS):
                 return 0
             self._held = await self._stream.read(self._owner, BATCH)
         if not self._held:

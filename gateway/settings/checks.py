@@ -8,7 +8,7 @@ import difflib
 import re
 import zoneinfo
 from collections.abc import Iterable
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 SANDBOX = "sandbox"
 """In place of an upstream's address: the upstream that is built in."""
@@ -18,6 +18,7 @@ _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _ROUTE = re.compile(r"(/[A-Za-z0-9._~!$&'()+,;=:@-]+)*(/|/\*)?")
 _ENCODINGS = ("o200k_base", "cl100k_base", "o200k_harmony", "p50k_base", "p50k_edit", "r50k_base", "gpt2")
 _SECRET_CHARACTERS = 32
+_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _LONGEST_WORD = 64
 
 
@@ -89,14 +90,34 @@ def _many_hosts(text: str, kind: str) -> str:
 
 
 def database_url(text: str) -> str:
-    """Nothing, or `sqlite:///path`."""
+    """Nothing, `postgresql://…` or `sqlite:///path`."""
     if not text:
         return ""
     scheme = text.partition(":")[0]
-    if scheme in {"postgres", "postgresql"} or scheme.startswith("postgresql+"):
-        return "PostgreSQL is not spoken yet; write sqlite:///path, or leave it empty for SQLite in data_dir"
+    if scheme in {"postgres", "postgresql"}:
+        return _postgres_url(text)
+    if scheme.startswith("postgresql+"):
+        return "names a driver; write postgresql://user:password@host/database"
     if not text.startswith("sqlite:///") or len(text) == len("sqlite:///"):
-        return "is not a database's address; write sqlite:///path, or leave it empty for SQLite in data_dir"
+        return (
+            "is not a database's address; write postgresql://user:password@host/database or sqlite:///path, or leave "
+            "it empty for SQLite in data_dir"
+        )
+    return ""
+
+
+def _postgres_url(text: str) -> str:
+    url = _split(text)
+    if url is None or not (_host_is_fine(url) or ("host=" in url.query and not url.hostname)):
+        return (
+            "is not a PostgreSQL address; write postgresql://user:password@host:5432/database, and percent-encode what "
+            "is special in the password"
+        )
+    if not url.path.strip("/") and "dbname=" not in url.query:
+        return "names no database; write postgresql://user:password@host/database"
+    modes = [value for name, value in parse_qsl(url.query) if name == "sslmode"]
+    if modes and modes[-1] not in _SSL_MODES:
+        return "has an sslmode that is not known" + did_you_mean(modes[-1], _SSL_MODES)
     return ""
 
 

@@ -111,8 +111,25 @@ class Database(Section, frozen=True, kw_only=True):
 
     url: Annotated[
         str,
-        Meta(description="sqlite:///path; empty is SQLite in data_dir.", extra={"check": checks.database_url}),
+        Meta(
+            description="postgresql://user:password@host/database or sqlite:///path; empty is SQLite in data_dir.",
+            extra={"check": checks.database_url},
+        ),
     ] = ""
+    pool_size: Annotated[
+        int, Meta(ge=1, le=1000, description="PostgreSQL: most connections of one worker, opened as they are needed.")
+    ] = 5
+    connect_timeout_s: Annotated[
+        Seconds, Meta(description="PostgreSQL: longest wait for a new connection, or for a free one of the pool.")
+    ] = 5
+    statement_timeout_s: Annotated[
+        Seconds, Meta(description="PostgreSQL: longest time for one statement; the server ends it then.")
+    ] = 30
+    lock_timeout_s: Annotated[Seconds, Meta(description="PostgreSQL: longest wait of a statement for a lock.")] = 10
+    transaction_pooling: Annotated[
+        bool,
+        Meta(description="PostgreSQL: a PgBouncer in transaction mode is in between; keep nothing on a connection."),
+    ] = False
 
 
 class Keys(Section, frozen=True, kw_only=True):

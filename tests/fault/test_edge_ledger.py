@@ -52,8 +52,8 @@ async def test_a_broken_ledger_keeps_known_callers_served(tmp_path: Path, valkey
         assert (await _ask(here, key)).status_code == 200
         await at_rest(here, valkey)
         ledger = here.gateway._ledger
-        await ledger._writer.dispose()
-        await ledger._reader.dispose()
+        await ledger._store.writer.dispose()
+        await ledger._store.reader.dispose()
         file, away = tmp_path / "data" / "ledger.db", tmp_path / "data" / "away.db"
         await here.ledger.close()
         file.rename(away)

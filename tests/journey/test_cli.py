@@ -16,7 +16,7 @@ from gateway.__main__ import COMMANDS, main
 from gateway.domain.decisions import Counter, Line, Reservation
 from gateway.domain.usage import UsageEvent
 from gateway.ledger.ledger import Ledger
-from gateway.ledger.schema import HEAD
+from gateway.ledger.schema import HEAD, migrations
 from gateway.quota.redis_limiter import RedisLimiter
 from gateway.quota.resp import RedisLink
 from tests.support.ledgers import an_event, packed, url_of
@@ -296,7 +296,9 @@ def test_the_ledger_goes_down_and_up(tollway: Tollway) -> None:
     """E9, A7: one command migrates, one goes back, one says where the ledger stands."""
     assert tollway("db", "upgrade")[:2] == (0, f"ledger {HEAD}, this program {HEAD}\n")
     assert tollway("db", "downgrade", "base", "--yes")[:2] == (0, f"ledger empty, this program {HEAD}\n")
-    assert tollway("db", "current")[:2] == (0, f"ledger empty, this program {HEAD}\n")
+    status = tollway("db", "status")[1].splitlines()
+    assert [line.split()[1:3] for line in status[1:-1]] == [["to", "come"]] * len(migrations())
+    assert status[-1] == f"ledger empty, this program {HEAD}"
     assert tollway("accounts", "list")[0] == 0, "any command migrates what it needs"
 
 

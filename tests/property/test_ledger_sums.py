@@ -1,22 +1,22 @@
 """Sums in the ledger equal the events, for every window, zone and order of arrival."""
 
 import asyncio
-import shutil
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import delete
 
 from gateway.domain.limits import Window
 from gateway.domain.usage import UsageEvent
 from gateway.domain.windows import bounds
 from gateway.ledger.ledger import Ledger
+from gateway.ledger.tables import metadata
 from gateway.ledger.usage import Totals
-from tests.support.ledgers import NOON_MS, an_event, url_of
+from tests.support.ledgers import NOON_MS, an_event
 
 SPAN_MS = 3 * 86_400_000
 ZONES = ("UTC", "Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe", "America/New_York")
@@ -35,29 +35,45 @@ events = st.builds(
     st.sampled_from(["a", "b"]),
     st.integers(-(2**48), 2**48),
 )
-batches = st.lists(st.lists(events, max_size=12), max_size=6)
+
+
+def _admitted_once(taken: list[list[UsageEvent]]) -> list[list[UsageEvent]]:
+    """The batches, each request id with the time at which it was first admitted, give or take what clocks differ."""
+    first: dict[str, int] = {}
+    return [
+        [
+            msgspec.structs.replace(
+                event, admitted_ms=first.setdefault(event.request_id, event.admitted_ms) + event.admitted_ms % 7
+            )
+            for event in batch
+        ]
+        for batch in taken
+    ]
+
+
+batches = st.lists(st.lists(events, max_size=12), max_size=6).map(_admitted_once)
+
 
 bounded = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 
-@pytest.fixture(scope="session")
-def on_a_ledger(empty_ledger: Path) -> Callable[[Callable[[Ledger], Awaitable[None]]], None]:
-    """Run a coroutine on a fresh ledger."""
+@pytest.fixture
+def on_a_ledger(ledger_url: str) -> Callable[[Callable[[Ledger], Awaitable[None]]], None]:
+    """Run a coroutine on an empty ledger."""
 
-    async def run(check: Callable[[Ledger], Awaitable[None]], path: Path) -> None:
-        ledger = Ledger.open(url_of(path))
+    async def run(check: Callable[[Ledger], Awaitable[None]]) -> None:
+        ledger = Ledger.open(ledger_url)
         try:
+            async with ledger.writing() as connection:
+                for table in metadata.sorted_tables[::-1]:
+                    await connection.execute(delete(table))
             await check(ledger)
         finally:
             await ledger.close()
 
-    def on(check: Callable[[Ledger], Awaitable[None]]) -> None:
-        with TemporaryDirectory() as folder:
-            asyncio.run(run(check, Path(shutil.copy(empty_ledger, Path(folder) / "ledger.db"))))
-
-    return on
+    return lambda check: asyncio.run(run(check))
 
 
 def _sum(taken: dict[str, UsageEvent], start_s: int, end_s: int) -> Totals:

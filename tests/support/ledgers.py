@@ -1,11 +1,15 @@
-"""A migrated ledger per test, and events to put into it.
+"""A migrated ledger per test, on SQLite and on PostgreSQL, and events to put into it.
 
-The migrations run once per process; each test gets a copy of the empty database that they made.
+The migrations run once per process and database; each test gets a copy of the empty ledger that they made. A test that
+asks for `ledger` or `ledger_url` runs once on each database; one that asks for `ledger_path` runs on SQLite alone.
 """
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ import pytest
 from gateway.domain.usage import CountedBy, Outcome, UsageEvent
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.schema import ensure_schema
+from tests.support.postgres import rows
 
 NOON_MS = 1_795_262_400_000
 """2026-11-21 12:00 UTC."""
@@ -74,9 +79,42 @@ def ledger_path(empty_ledger: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(empty_ledger, tmp_path / "ledger.db"))
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> str:
+    """Which database the test runs on."""
+    return str(request.param)
+
+
 @pytest.fixture
-async def ledger(ledger_path: Path) -> AsyncIterator[Ledger]:
+def ledger_url(database: str, request: pytest.FixtureRequest) -> str:
+    """The URL of this test's own empty ledger."""
+    if database == "sqlite":
+        return url_of(request.getfixturevalue("ledger_path"))
+    new: Callable[[str], str] = request.getfixturevalue("new_postgres")
+    return new("ledger")
+
+
+@pytest.fixture
+def bare_url(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """The URL of this test's own database with nothing in it."""
+    if database == "sqlite":
+        return url_of(tmp_path / "bare.db")
+    new: Callable[[str], str] = request.getfixturevalue("new_postgres")
+    return new("template0")
+
+
+@pytest.fixture
+async def ledger(ledger_url: str) -> AsyncIterator[Ledger]:
     """This test's own ledger, open."""
-    opened = Ledger.open(url_of(ledger_path))
+    opened = Ledger.open(ledger_url)
     yield opened
     await opened.close()
+
+
+def rows_of(url: str, *statements: str) -> list[tuple[Any, ...]]:
+    """Run statements behind the ledger's back, each committed; the rows of the last. Blocks."""
+    if url.startswith("sqlite"):
+        with closing(sqlite3.connect(url.partition("///")[2], isolation_level=None)) as connection:
+            return [connection.execute(statement).fetchall() for statement in statements][-1]
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, rows(url, *statements)).result()

@@ -118,9 +118,9 @@ async def test_accounts_are_listed_page_by_page(ledger: Ledger) -> None:
     assert seen == names
 
 
-async def test_two_processes_change_one_account(ledger: Ledger, ledger_path: Path, acme: Account) -> None:
+async def test_two_processes_change_one_account(ledger: Ledger, ledger_url: str, acme: Account) -> None:
     """The console and the command line write at the same time: no change is lost, none fails for want of the lock."""
-    other = Ledger.open(url_of(ledger_path))
+    other = Ledger.open(ledger_url)
     keys = [ApiKey(f"key{number}", "acme", b"d", "", 1) for number in range(20)]
     for key in keys:
         await ledger.create_key(key)

@@ -73,6 +73,7 @@ def _create_accounts() -> None:
 
 
 def _create_events() -> None:
+    partitioned = op.get_context().dialect.name == "postgresql"
     texts = ("request_id", "account_id", "key_id", "tier", "route", "endpoint", "model", "upstream")
     op.create_table(
         "events",
@@ -91,9 +92,12 @@ def _create_events() -> None:
         _count("estimated_tokens"),
         _count("request_bytes"),
         _count("response_bytes"),
-        sa.PrimaryKeyConstraint("request_id", name="pk_events"),
+        sa.PrimaryKeyConstraint(*(["request_id", "admitted_ms"] if partitioned else ["request_id"]), name="pk_events"),
         sqlite_strict=True,
+        postgresql_partition_by="RANGE (admitted_ms)",
     )
+    if partitioned:
+        op.execute("CREATE TABLE events_default PARTITION OF events DEFAULT")
     op.create_index("ix_events_account_id_admitted_ms", "events", ["account_id", "admitted_ms"])
 
 

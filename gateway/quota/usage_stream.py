@@ -31,6 +31,8 @@ class RedisUsageStream:
         self._lease_key = f"{namespace}:flusher"
         self._idle_ms = idle_ms
         self._next_claim_s = 0.0
+        self._unsure: dict[int, Word] = {}
+        """Partitions where an answer was lost, and after which id this consumer may have entries unknown to it."""
 
     async def read(self, owner: str, at_most: int) -> list[Entry]:
         """Up to `at_most` entries for this consumer: those of dead consumers first, then new ones."""
@@ -41,7 +43,12 @@ class RedisUsageStream:
             room = at_most - len(entries)
             share = max(1, room // len(busy))
             asked, busy = busy[:room], busy[room:]
-            found = await _reached([self._read_new(partition, owner, share) for partition in asked])
+            try:
+                found = await _reached([self._read_new(partition, owner, share) for partition in asked])
+            except (Fault, RedisError):
+                if entries:
+                    break
+                raise
             for partition, group in zip(asked, found, strict=True):
                 entries += group or []
                 if group is not None and len(group) == share:
@@ -49,13 +56,9 @@ class RedisUsageStream:
         return entries
 
     async def done(self, entries: Sequence[Entry]) -> None:
-        """Delete entries that are in the ledger. Those out of reach are handed out again."""
-        calls = []
-        for partition, group in groupby(sorted(entries, key=attrgetter("partition")), attrgetter("partition")):
-            key, ids = self._keys[partition], [entry.id for entry in group]
-            # Deleted first: an entry acknowledged but not deleted would stay for ever, the reverse is tidied by Redis.
-            calls += [self._link.call("XDEL", key, *ids), self._link.call("XACK", key, GROUP, *ids)]
-        await _reached(calls)
+        """Delete entries that are in the ledger. Those out of reach are read again."""
+        groups = groupby(sorted(entries, key=attrgetter("partition")), attrgetter("partition"))
+        await _reached([self._delete(partition, [entry.id for entry in group]) for partition, group in groups])
 
     async def lead(self, owner: str, lease_ms: int) -> bool:
         """Take or renew the one lease to flush; whether `owner` has it now, for `lease_ms`."""
@@ -102,11 +105,33 @@ class RedisUsageStream:
             if cursor == b"0-0":
                 break
 
+    async def _delete(self, partition: int, ids: list[bytes]) -> None:
+        key = self._keys[partition]
+        try:
+            # Deleted first: an entry acknowledged but not deleted would stay for ever, the reverse is tidied by Redis.
+            await asyncio.gather(self._link.call("XDEL", key, *ids), self._link.call("XACK", key, GROUP, *ids))
+        except Fault:
+            self._unsure[partition] = "0"
+            raise
+
     async def _read_new(self, partition: int, owner: str, at_most: int) -> list[Entry]:
-        reply = await self._grouped(
-            partition,
-            ("XREADGROUP", "GROUP", GROUP, owner, "COUNT", at_most, "STREAMS", self._keys[partition], ">"),
-        )
+        """New entries; first those that were given to this consumer in an answer that was lost."""
+        given: list[Entry] = []
+        if partition in self._unsure:
+            given = await self._read_from(self._unsure[partition], partition, owner, at_most)
+            if len(given) == at_most:
+                self._unsure[partition] = given[-1].id
+                return given
+            del self._unsure[partition]
+        return given + await self._read_from(">", partition, owner, at_most - len(given))
+
+    async def _read_from(self, begin: Word, partition: int, owner: str, at_most: int) -> list[Entry]:
+        span = "COUNT", at_most, "STREAMS", self._keys[partition], begin
+        try:
+            reply = await self._grouped(partition, ("XREADGROUP", "GROUP", GROUP, owner, *span))
+        except Fault:
+            self._unsure[partition] = "0"
+            raise
         return _entries(partition, reply[0][1]) if reply else []
 
     async def _grouped(self, partition: int, words: tuple[Word, ...]) -> Any:

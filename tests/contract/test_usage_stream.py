@@ -1,15 +1,20 @@
 """What the usage stream promises the flusher: each event at least once, to one consumer at a time, until it is done."""
 
 import asyncio
+import os
+import signal
+from collections.abc import Awaitable
 
 import pytest
 
 from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
 from gateway.domain.stream import Entry
 from gateway.quota.redis_links import Link
+from gateway.quota.resp import RedisLink
 from gateway.quota.usage_stream import RedisUsageStream
 from tests.support.limiters import RedisSubject, asked, settled
 from tests.support.until import until
+from tests.support.valkey import ValkeyServer
 
 PARTITIONS = 4
 
@@ -88,6 +93,25 @@ async def test_a_claim_skips_what_was_deleted(any_link: Link) -> None:
     assert payloads(await stream_of(any_link, idle_ms=1).read("alive", 100)) == {b"b"}
 
 
+async def test_entries_whose_answer_was_lost_are_read_at_once(valkey: ValkeyServer) -> None:
+    """A connection that broke while entries were handed out, or a delete that nobody confirmed, holds them up for no
+    half minute: they are in the ledger two seconds late at most, not thirty (A8).
+    """  # noqa: D205
+    link = RedisLink(valkey.url, timeout_s=0.1)
+    await link.open()
+    stream = stream_of(link)
+    assert await stream.read("one", 100) == []
+    await put(link, 0, *[b"%d" % number for number in range(5)])
+    await _lost(valkey, link, stream.read("one", 12))
+    entries = await stream.read("one", 12)
+    assert sorted(entry.payload for entry in entries) == [b"0", b"1", b"2", b"3", b"4"]
+    await _lost(valkey, link, stream.done(entries))
+    await put(link, 0, b"5")
+    assert payloads(await stream.read("one", 12)) == {b"5"}
+    assert await stream.backlog() == 1
+    await link.close()
+
+
 @pytest.mark.parametrize("at_most", [1, 3, 100, 1000])
 async def test_a_busy_partition_fills_the_batch(any_link: Link, at_most: int) -> None:
     """One account's burst is flushed in full batches, never more than asked, and quiet partitions don't wait."""
@@ -140,3 +164,18 @@ async def test_a_lost_link_is_a_fault(any_link: Link) -> None:
     with pytest.raises(Fault) as caught:
         await stream_of(any_link).read("one", 10)
     assert caught.value.kind is LIMITER_UNAVAILABLE
+
+
+async def _lost(valkey: ValkeyServer, link: RedisLink, call: Awaitable[object]) -> None:
+    """Make a call that the server takes, and whose answer nobody hears."""
+    os.kill(valkey.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(Fault):
+            await call
+    finally:
+        os.kill(valkey.pid, signal.SIGCONT)
+    await until(lambda: _connected(link))
+
+
+async def _connected(link: RedisLink) -> bool:
+    return link.connected

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 import uvicorn
@@ -21,7 +22,6 @@ from gateway.ledger.schema import ensure_schema
 from gateway.settings.deployment import Deployment, deployment_of
 from gateway.settings.load import load
 from tests.support.until import until
-from tests.support.valkey import ValkeyServer
 
 SETTINGS = """
 listen: {{ port: 0, shutdown_grace_s: 5, max_body_mb: 1 }}
@@ -50,6 +50,15 @@ TIERS = """
 """
 
 CHAT = "/v1/chat/completions"
+
+
+class Addressed(Protocol):
+    """A server, a Cluster, or what Sentinel watches."""
+
+    @property
+    def url(self) -> str:
+        """Its Redis URL."""
+        ...
 
 
 class Stand:
@@ -93,7 +102,7 @@ def now_ms() -> int:
 
 @contextlib.asynccontextmanager
 async def stand(
-    directory: Path, valkey: ValkeyServer, upstream_port: int, *, tiers: str = TIERS, settings: str = SETTINGS
+    directory: Path, valkey: Addressed, upstream_port: int, *, tiers: str = TIERS, settings: str = SETTINGS
 ) -> AsyncIterator[Stand]:
     """Start a gateway in front of what listens on `upstream_port`; stop it gracefully at the end."""
     file = directory / "gateway.yaml"

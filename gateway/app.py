@@ -214,6 +214,7 @@ class Gateway:
         running = self._departures.running
         watch(catalogue.REQUESTS_RUNNING, lambda: len(running))
         watch(catalogue.STREAMS_OPEN, lambda: sum(exchange.record.streamed for exchange in running))
+        watch(catalogue.ANSWERS_DRAINING, lambda: len(self._departures.draining))
         watch(catalogue.LIMITER_CALLS, lambda: self._limiter.script_runs)
         watch(catalogue.BREAKER_OPEN, lambda: self._limiter.breaker.open)
         watch(catalogue.HOLDS_REAPED, lambda: self._reaper.reaped)

@@ -24,7 +24,8 @@ class Allowance(msgspec.Struct, eq=False):
 
     At `look_bytes` sent it is looked at again. `held_tokens` is the output held; `strict` that the stream ends where
     it has used that up; `refused` that there is no more; `asking` asks for more. Of its text, `counted_bytes` were
-    counted as `counted_tokens`, and the rest is taken to have `tokens_a_byte`. What comes in one read is looked at in
+    counted as `counted_tokens`, and the rest is taken to have `tokens_a_byte`; `reported_tokens` of output were the
+    upstream's own count when last looked at. What comes in one read is looked at in
     pieces of `piece_bytes`, 0 as it is.
     """
 
@@ -35,6 +36,7 @@ class Allowance(msgspec.Struct, eq=False):
     tokens_a_byte: float = 1.0
     counted_bytes: int = 0
     counted_tokens: int = 0
+    reported_tokens: int = 0
     piece_bytes: int = 0
     asking: "asyncio.Task[None] | None" = None
 

@@ -60,10 +60,12 @@ class Extending:
         allowance, reader = exchange.allowance, exchange.reader
         if allowance is None or reader is None or reader.mid_event or reader.finished or not exchange.holding:
             return False
+        if reader.usage is not None and not _is_growing(allowance, reader.usage):
+            return False
         seen = self._seen(exchange, allowance)
         if self._is_near(allowance, seen) and allowance.asking is None and not allowance.refused:
             allowance.asking = asyncio.create_task(self._extend(exchange, allowance))
-        if allowance.strict and seen >= self._most(exchange, allowance):
+        if allowance.strict and seen > self._most(exchange, allowance):
             if await self._is_used_up(exchange, allowance):
                 return True
             seen = self._seen(exchange, allowance)
@@ -74,10 +76,10 @@ class Extending:
         """Whether what was seen is all that is held, once the limiter has answered and the text is truly counted."""
         if allowance.asking is not None:
             await allowance.asking
-        if self._seen(exchange, allowance) < self._most(exchange, allowance):
+        if self._seen(exchange, allowance) <= self._most(exchange, allowance):
             return False
         await self._count(exchange, allowance)
-        return self._seen(exchange, allowance) >= self._most(exchange, allowance)
+        return self._seen(exchange, allowance) > self._most(exchange, allowance)
 
     async def _extend(self, exchange: Exchange, allowance: Allowance) -> None:
         try:
@@ -155,3 +157,9 @@ class Extending:
         least = self._slice // 4 if allowance.strict else 0
         ahead = int(max(left, least) / max(allowance.tokens_a_byte, 0.01))
         allowance.look_bytes = exchange.record.response_bytes + max(ahead, 0 if allowance.strict else LAX_BYTES)
+
+
+def _is_growing(allowance: Allowance, usage: Usage) -> bool:
+    """Whether the upstream reports as it goes. A first report, or the same again, is the last word on an answer."""
+    before, allowance.reported_tokens = allowance.reported_tokens, usage.output_tokens
+    return 0 < before < usage.output_tokens

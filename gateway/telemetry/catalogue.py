@@ -87,6 +87,7 @@ FIRST_BYTE = Histogram(
 
 REQUESTS_RUNNING = Gauge("tollway_requests_running", "Requests under way.")
 STREAMS_OPEN = Gauge("tollway_streams_open", "Streamed answers under way.")
+ANSWERS_DRAINING = Gauge("tollway_answers_draining", "Answers read on for clients who left.")
 CONNECTIONS_OPEN = Gauge("tollway_upstream_connections_open", "Connections to upstreams, busy and idle.")
 CONNECTIONS_IDLE = Gauge("tollway_upstream_connections_idle", "Connections to upstreams that wait for a request.")
 USAGE_BACKLOG = Gauge("tollway_usage_backlog_events", "Usage events not yet in the ledger.", Merge.LARGEST)
@@ -108,6 +109,7 @@ HISTOGRAMS = (DURATION, ADMISSION, FIRST_BYTE)
 GAUGES = (
     REQUESTS_RUNNING,
     STREAMS_OPEN,
+    ANSWERS_DRAINING,
     CONNECTIONS_OPEN,
     CONNECTIONS_IDLE,
     USAGE_BACKLOG,

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from openai import AsyncOpenAI
 
@@ -14,6 +15,8 @@ from gateway.domain.decisions import Extension, Extent
 from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
 from gateway.domain.usage import CountedBy, Outcome
 from gateway.metering.ratio import FIRST_RATIO
+from gateway.metering.tokenizer import save_vocabulary
+from tests.support.encoding import tiny_vocabulary
 from tests.support.odd_peer import Script, Visit, odd_peer
 from tests.support.openai_wire import DONE, STREAM_HEAD, chunk, event, framed, usage_chunk
 from tests.support.stand import SETTINGS, Stand, stand
@@ -224,3 +227,70 @@ async def test_a_stream_within_its_limits_is_never_ended(tmp_path: Path, valkey:
         await at_rest(here, valkey)
         assert await used(here) == 805
     assert body.count(b'"word "') == 800
+
+
+def install_vocabulary(directory: Path) -> None:
+    """A tiny vocabulary under the name that the settings ask for: ` token` is one token."""
+    vocabulary = msgspec.structs.replace(tiny_vocabulary(), name="o200k_base")
+    save_vocabulary(vocabulary, directory / "data" / "tokenizer")
+
+
+async def test_a_stream_that_keeps_to_its_maximum_is_not_ended_for_a_rough_count(
+    tmp_path: Path, valkey: ValkeyServer
+) -> None:
+    """B5: the window is full, nothing more can be held, and the ratio takes the text for three times what it is. The
+    tokenizer is asked before a stream is ended: what was admitted and held is delivered whole.
+    """  # noqa: D205
+
+    async def keeps(visit: Visit) -> None:
+        await visit.request()
+        await visit.say(STREAM_HEAD, *[framed(chunk(" token"))] * 100)
+        await visit.say(framed(usage_chunk(5, 100)), framed(DONE), framed(b""))
+
+    install_vocabulary(tmp_path)
+    async with (
+        odd_peer(keeps) as peer,
+        stand(tmp_path, valkey, peer.port, tiers=tier("stop", 160), settings=SLICED) as here,
+    ):
+        body = await read_to_its_end(here, await here.account(), 100)
+        await at_rest(here, valkey)
+        (settled,) = await events_of(here.ledger)
+    assert body.count(b'" token"') == 100
+    assert (settled.outcome, settled.output_tokens) == (Outcome.OK, 100)
+
+
+async def test_a_whole_answer_is_not_ended_for_what_its_bill_says(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """B5: a model that reasons unseen tells of it with its last words, far above what was held and past the limit. The
+    answer was finished: it is owed, and the app sees the finish reason that the model gave.
+    """  # noqa: D205
+
+    async def reasons(visit: Visit) -> None:
+        await visit.request()
+        said = [chunk("word "), chunk(None, finish="stop"), usage_chunk(5, 900), DONE]
+        await visit.say(STREAM_HEAD, *map(framed, said), framed(b""))
+
+    async with (
+        odd_peer(reasons) as peer,
+        stand(tmp_path, valkey, peer.port, tiers=tier("stop", 160), settings=SLICED) as here,
+    ):
+        body = await read_to_its_end(here, await here.account(), 20)
+        await at_rest(here, valkey)
+        (settled,) = await events_of(here.ledger)
+        assert await used(here) == 905
+    assert [finish for finish in finishes(body) if finish] == ["stop"]
+    assert (settled.outcome, settled.output_tokens) == (Outcome.OK, 900)
+
+
+async def test_a_stopped_stream_is_charged_to_the_token(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """B5: where the vocabulary is installed, what was sent is counted, not estimated."""
+    install_vocabulary(tmp_path)
+    async with (
+        odd_peer(endless(50, " token")) as peer,
+        stand(tmp_path, valkey, peer.port, tiers=tier("stop", 1000), settings=SLICED) as here,
+    ):
+        body = await read_to_its_end(here, await here.account(), 100)
+        await at_rest(here, valkey)
+        (settled,) = await events_of(here.ledger)
+        assert 1000 - SLICE <= await used(here) <= 1000 + SLICE
+    assert (settled.outcome, settled.counted_by) == (Outcome.STOPPED, CountedBy.TOKENIZER)
+    assert settled.output_tokens == body.count(b'" token"')

@@ -11,7 +11,7 @@ import pytest
 from tests.support.budgets import CountingLoop, Meter, count_seams
 from tests.support.budgets_drive import Drive, is_whole, turn_until, wait_until_arrived
 from tests.support.openai_wire import completion, http
-from tests.support.stand import CHAT, Stand, stand
+from tests.support.stand import CHAT, SETTINGS, Stand, stand
 from tests.support.valkey import ValkeyServer
 
 WIDE = 32
@@ -31,12 +31,12 @@ class Course:
     def __init__(self, meter: Meter, drive: Drive, here: Stand, key: str) -> None:
         self.meter, self.drive, self.here, self.key = meter, drive, here, key
 
-    def request(self, *, key: str = "", **fields: object) -> bytes:
+    def request(self, *, key: str = "", path: str = CHAT, **fields: object) -> bytes:
         """The bytes of a chat request; `fields` are added to its body."""
         body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 50, **fields}
         # As the SDKs render it: OpenAI's own is compact.
         text = json.dumps(body, separators=(",", ":")).encode()
-        head = f"POST {CHAT} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {key or self.key}\r\n"
+        head = f"POST {path} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {key or self.key}\r\n"
         return f"{head}content-type: application/json\r\ncontent-length: {len(text)}\r\n\r\n".encode() + text
 
     async def serve(self, request: bytes, count: int = 1) -> None:
@@ -65,14 +65,16 @@ class Course:
         await turn_until(lambda: self.here.gateway._limiter.unsettled == 0)
 
 
-def run_course(directory: Path, valkey: ValkeyServer, patch: pytest.MonkeyPatch, scenario: Scenario) -> None:
+def run_course(
+    directory: Path, valkey: ValkeyServer, patch: pytest.MonkeyPatch, scenario: Scenario, settings: str = SETTINGS
+) -> None:
     """Run the scenario on a gateway that has served `WIDE` requests at once: keys known, connections open."""
 
     async def run() -> None:
         meter = cast("CountingLoop", asyncio.get_running_loop()).meter
         count_seams(patch, meter)
         with Drive() as drive:
-            async with stand(directory, valkey, drive.port, tiers=TIERS) as here:
+            async with stand(directory, valkey, drive.port, tiers=TIERS, settings=settings) as here:
                 course = Course(meter, drive, here, await here.account())
                 drive.connect(here.port, WIDE)
                 for _ in range(2):

@@ -124,6 +124,15 @@ def test_usage_in_the_text_is_text() -> None:
     assert reader.text() == told
 
 
+def test_the_usage_in_groqs_own_place_is_read() -> None:
+    """Groq tells it there where nobody asked; in both places it counts once, and the chunk stays."""
+    told = event(chunk(None, "stop", x_groq={"id": "r", "usage": REPORT}))
+    reader, sent = read(event(chunk()), told, DONE)
+
+    assert sent == event(chunk()) + told + DONE
+    assert reader.usage == USAGE
+
+
 def test_the_last_usage_counts_and_choices_are_never_taken_out() -> None:
     """Some providers tell the use so far in every chunk: the last is the whole, and each chunk carries text."""
     reads = [event(chunk(usage={"prompt_tokens": 5, "completion_tokens": count})) for count in (1, 2, 7)]

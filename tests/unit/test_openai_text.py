@@ -15,7 +15,7 @@ def _spoken(name: str) -> str:
     text = ""
     for payload in recordings.payloads(name):
         for choice in json.loads(payload)["choices"]:
-            delta = choice["delta"]
+            delta = choice.get("delta", {"content": choice.get("text")})
             text += (delta.get("reasoning_content") or "") + (delta.get("content") or "")
             for call in delta.get("tool_calls") or ():
                 text += call["function"].get("name", "") + call["function"].get("arguments", "")
@@ -38,7 +38,7 @@ def test_recorded_streams(name: str, line_end: bytes) -> None:
 def test_recorded_answers(name: str) -> None:
     """A whole answer's text is its messages' text."""
     for choice in json.loads(recordings.whole(name))["choices"]:
-        message = choice["message"]
+        message = choice.get("message", {"content": choice.get("text")})
         text = (message.get("reasoning_content") or "") + (message.get("content") or "")
         text += "".join(
             call["function"]["name"] + call["function"]["arguments"] for call in message.get("tool_calls", ())

@@ -15,6 +15,7 @@ from tests.support import recordings
     [
         ("deepseek-tool-call", Usage(339, 92, 320, 48)),
         ("groq-tool-call", Usage(218, 15, 0, 0)),
+        ("openai-completion-text", Usage(14, 16, 0, 0)),
         ("openai-text", Usage(16, 363, 0, 0)),
         ("xai-tool-call", Usage(307, 281, 244, 255)),
     ],
@@ -40,6 +41,13 @@ def test_recorded_answers(name: str, usage: Usage) -> None:
         ({"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 9}}, Usage(5, 0, 5)),
         ({"prompt_tokens": 5, "prompt_cache_hit_tokens": 4}, Usage(5, 0, 4)),
         ({"input_tokens": 5, "output_tokens": 7, "input_tokens_details": {"cached_tokens": 2}}, Usage(5, 7, 2)),
+        ({"prompt_tokens": None, "input_tokens": 5, "completion_tokens": 0, "output_tokens": 7}, Usage(5, 7)),
+        (
+            {"input_tokens": 5, "prompt_tokens_details": None, "input_tokens_details": {"cached_tokens": 2}},
+            Usage(5, 0, 2),
+        ),
+        ({"prompt_tokens": 5, "cached_tokens": 4}, Usage(5, 0, 4)),
+        ({"prompt_tokens": 5, "completion_tokens": 7, "reasoning_tokens": 3}, Usage(5, 7, 0, 3)),
         ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, None),
         ({"prompt_tokens": 10**30, "completion_tokens": "9" * 400}, None),
         ({}, None),

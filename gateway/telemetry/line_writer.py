@@ -4,12 +4,14 @@ Lines are held for at most 100 ms or 64 KiB, then written with `os.write` in gro
 PIPE_BUF: such writes are atomic on a pipe, so that workers which share one never mix their lines. Before each group
 the pipe is asked whether it has room (`poll`). A full pipe leaves the lines here, up to 4 MiB; beyond that new lines
 are dropped and counted. At exit, and outside an event loop (command line, threads), writes wait for the reader.
+Who gathers lines of its own has them asked for (`expect`) as soon as the lines held here are due.
 """
 
 import asyncio
 import os
 import select
 import threading
+from collections.abc import Callable
 
 _HOLD_S = 0.1
 _HELD_BYTES = 64 * 1024
@@ -25,6 +27,7 @@ class LineWriter:
         self._fd = fd
         self._lines: list[bytes] = []
         self._bytes = 0
+        self._expected: set[Callable[[], None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._flushing = threading.Lock()
         self._room = select.poll()
@@ -42,8 +45,19 @@ class LineWriter:
         elif self._bytes >= _HELD_BYTES:
             self.flush()
 
+    def expect(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called once, within 100 ms, or as soon as somebody waits for what is held: it writes lines.
+
+        From the event loop's thread alone.
+        """
+        self._expected.add(tell)
+        if self._loop is None or self._loop.is_closed():
+            self._arm()
+
     def flush(self, *, wait: bool = False) -> None:
-        """Write what is held; with `wait` all of it, else only what the reader has room for."""
+        """Write what is held; with `wait` all of it and what is expected, else only what the reader has room for."""
+        if wait:
+            self._ask()
         if not self._flushing.acquire(timeout=1.0 if wait else 0.0):
             return
         try:
@@ -64,8 +78,15 @@ class LineWriter:
         else:
             self._loop.call_later(_HOLD_S, self._on_time)
 
+    def _ask(self) -> None:
+        while self._expected:
+            self._expected.pop()()
+
     def _on_time(self) -> None:
-        self._loop = None
+        try:
+            self._ask()
+        finally:
+            self._loop = None
         self.flush()
         if self._lines:
             self._arm()

@@ -48,18 +48,22 @@ def configure(log_format: str, level: str) -> None:
     _adopt_standard_library(level)
 
 
-def request_writer(level: Literal["info", "warning"]) -> Callable[[RequestRecord], None]:
-    """What writes the line of a request at `level`, as the last `configure` has it. Spends the record.
+def request_writer(level: Literal["info", "warning"]) -> Callable[[RequestRecord, int], None]:
+    """What writes the line of a request that ended at a Unix millisecond, as the last `configure` has it.
 
-    As JSON past structlog, whose chain costs more than the line: there is one for each request.
+    Spends the record. As JSON past structlog, whose chain costs more than the line: there is one for each request.
     """
     bound = log.bind()
     if structlog.get_config()["processors"] != [_json_line]:
-        return lambda record: getattr(bound, level)("request", record=record)
+        return lambda record, _ended_ms: getattr(bound, level)("request", record=record)
     if not bound.is_enabled_for(getattr(logging, level.upper())):
-        return lambda _record: None
+        return lambda _record, _ended_ms: None
     after = f'","level":"{level}","event":"request",'.encode()
-    return lambda record: writer.write(b'{"time":"%b%b%b\n' % (_now().encode(), after, request_line(record)[1:]))
+
+    def write(record: RequestRecord, ended_ms: int) -> None:
+        writer.write(b'{"time":"%b%b%b\n' % (_stamp(ended_ms).encode(), after, request_line(record)[1:]))
+
+    return write
 
 
 def flush() -> None:
@@ -157,8 +161,11 @@ class _Second:
 
 
 def _now() -> str:
-    """The wall clock as RFC 3339 in UTC, to the millisecond."""
-    ms = time.time_ns() // 1_000_000
+    return _stamp(time.time_ns() // 1_000_000)
+
+
+def _stamp(ms: int) -> str:
+    """A Unix millisecond as RFC 3339 in UTC."""
     second = ms // 1000
     if second != _Second.number:
         _Second.text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))

@@ -31,12 +31,13 @@ SWEEPS = {
     "gateway.edge.http_service.HttpService._sweep",
     "gateway.quota.resp._Wire._enqueue",
     "gateway.quota.resp._Wire._sweep",
+    "gateway.telemetry.line_writer.LineWriter._arm",
     "gateway.upstream.pool.Pool._sweep",
     "gateway.upstream.pool.Pool._sweep_from_now_on",
 }
 """Who may make a timer: what looks after all requests at once."""
 
-SHORTEST_SWEEP_S = 0.2
+SHORTEST_SWEEP_S = 0.1
 
 
 @pytest.fixture

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -94,6 +96,34 @@ def test_request_lines_can_be_turned_off_but_not_failures(capfd: pytest.CaptureF
 
     assert [line["request_id"] for line in _lines(capfd)] == ["r2"]
     assert sum(metrics.snapshot().counters["tollway_requests_total"].values()) == 2
+
+
+async def test_a_request_is_told_soon_and_when_it_ended(capfd: pytest.CaptureFixture[str]) -> None:
+    """F8: lines are made a few at a time; the last one before a quiet hour comes now, with the time of its end."""
+    configure("json", "info")
+    telemetry = Telemetry(Metrics(), log_requests=True)
+    before_s = time.time()
+    telemetry.finish(RequestRecord(request_id="r1", status=200, ended_s=time.perf_counter() - 60))
+    out = ""
+    async with asyncio.timeout(5):
+        while "r1" not in out:
+            await asyncio.sleep(0.01)
+            out += capfd.readouterr().out
+
+    ended_s = datetime.fromisoformat(json.loads(out)["time"]).timestamp()
+    assert ended_s == pytest.approx(before_s - 60, abs=1)
+
+
+async def test_many_requests_are_each_told_once_in_turn(capfd: pytest.CaptureFixture[str]) -> None:
+    """F8: however many end between two writes, each has its line and its count."""
+    configure("json", "info")
+    metrics = Metrics()
+    telemetry = Telemetry(metrics, log_requests=True)
+    for number in range(150):
+        telemetry.finish(RequestRecord(request_id=f"r{number}", status=200))
+
+    assert sum(metrics.snapshot().counters["tollway_requests_total"].values()) == 150
+    assert [line["request_id"] for line in _lines(capfd)] == [f"r{number}" for number in range(150)]
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])

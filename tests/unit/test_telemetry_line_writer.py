@@ -32,6 +32,19 @@ def _read_available(fd: int) -> bytes:
     return data
 
 
+async def _next_bytes(fd: int) -> bytes:
+    data = b""
+    async with asyncio.timeout(5):
+        while not data:
+            await asyncio.sleep(0.01)
+            data = _read_available(fd)
+    return data
+
+
+def _fail() -> None:
+    raise ValueError("a teller's own fault")
+
+
 async def test_a_reader_that_does_not_read_never_stops_the_loop(pipe: tuple[int, int]) -> None:
     """F8: a stuck log shipper must cost log lines, not requests; once it reads again it misses none that were held."""
     reader, end = pipe
@@ -137,3 +150,40 @@ async def test_threads_log_beside_the_loop(pipe: tuple[int, int]) -> None:
         got += _read_available(reader)
 
     assert sorted(got.splitlines()) == sorted(b"%d-%d" % (name, n) for name in range(4) for n in range(500))
+
+
+async def test_who_was_promised_to_be_asked_is_asked_once_and_soon(pipe: tuple[int, int]) -> None:
+    """F8: request lines are made a few at a time; the last ones before a quiet hour must not wait that hour out."""
+    reader, end = pipe
+    writer = LineWriter(end)
+    writer.expect(lambda: writer.write(b"gathered\n"))
+    assert _read_available(reader) == b""
+    assert await _next_bytes(reader) == b"gathered\n"
+
+    writer.flush(wait=True)
+    assert _read_available(reader) == b""
+
+
+async def test_who_waits_for_the_lines_gets_the_gathered_ones_too(pipe: tuple[int, int]) -> None:
+    """F8: the last lines of a worker that stops are those that say why."""
+    reader, end = pipe
+    writer = LineWriter(end)
+    writer.write(b"first\n")
+    writer.expect(lambda: writer.write(b"gathered\n"))
+    writer.flush(wait=True)
+
+    assert _read_available(reader) == b"first\ngathered\n"
+
+
+async def test_a_teller_that_fails_does_not_end_the_log(pipe: tuple[int, int]) -> None:
+    """F8: a fault in one teller must not silence the worker for good."""
+    reader, end = pipe
+    writer = LineWriter(end)
+    loop, failed = asyncio.get_running_loop(), asyncio.Event()
+    loop.set_exception_handler(lambda _loop, _context: failed.set())
+    writer.expect(_fail)
+    async with asyncio.timeout(5):
+        await failed.wait()
+    writer.write(b"later\n")
+
+    assert await _next_bytes(reader) == b"later\n"

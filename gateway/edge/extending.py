@@ -78,12 +78,12 @@ class Extending:
             await allowance.asking
         if self._seen(exchange, allowance) <= self._most(exchange, allowance):
             return False
-        await self._count(exchange, allowance)
+        await self._count(exchange, allowance, growth=1)
         return self._seen(exchange, allowance) > self._most(exchange, allowance)
 
     async def _extend(self, exchange: Exchange, allowance: Allowance) -> None:
         try:
-            await self._count(exchange, allowance)
+            await self._count(exchange, allowance, RECOUNT)
             seen = self._seen(exchange, allowance)
             if not self._is_near(allowance, seen):
                 return
@@ -114,10 +114,10 @@ class Extending:
             extent = await self._limiter.extend(extension)
         return extent
 
-    async def _count(self, exchange: Exchange, allowance: Allowance) -> None:
-        """Have the text counted, where the upstream tells no usage and the text has grown since."""
+    async def _count(self, exchange: Exchange, allowance: Allowance, growth: float) -> None:
+        """Have the text counted, where the upstream tells no usage and the text has grown so much since."""
         reader = exchange.reader
-        if reader is None or reader.usage is not None or reader.text_bytes() <= allowance.counted_bytes * RECOUNT:
+        if reader is None or reader.usage is not None or reader.text_bytes() <= allowance.counted_bytes * growth:
             return
         length = reader.text_bytes()
         usage, counted_by = await self._settling.count(exchange, reader.text())

@@ -19,6 +19,7 @@ def console(services: Services) -> Starlette:
     app = Starlette(
         routes=[
             Route(f"{prefix}/usage", usage.own_usage),
+            Route(f"{prefix}/usage/history", usage.history),
             Route(f"{prefix}/usage/events/{{request_id}}", usage.event),
             Route(f"{prefix}/health/live", operations.live),
             Route(f"{prefix}/health/ready", operations.ready),

@@ -4,20 +4,24 @@ A caller sees the account of its key and no other. Counts come from the limiter,
 (`used` holds their estimates); where it is silent or has no state, from the ledger, and the answer says so.
 """
 
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.console.moments import moment, second
 from gateway.console.replies import answer, bearer, fault_answer, parameters
 from gateway.console.services import LiveState, Services
+from gateway.console.usage_history import MOST_MONTHS, as_of, month_body, month_starts
+from gateway.console.usage_period import legacy_body, period_body, period_limit, period_span, standing_body
 from gateway.domain.accounts import Caller
+from gateway.domain.entitlements import Entitlements, Standing
 from gateway.domain.faults import LIMITER_UNAVAILABLE, NOT_FOUND, UNKNOWN_PARAMETER, UNKNOWN_TIER, Fault
-from gateway.domain.limits import Limit, Tier, Window
+from gateway.domain.limits import UTC, Limit, Tier, Window
 from gateway.domain.usage import Usage, UsageEvent, amount
-from gateway.domain.windows import bounds, span
+from gateway.domain.windows import FOREVER_S, bounds, span
 from gateway.ledger.usage import Totals
 
 _DAY_S = 86_400
@@ -32,28 +36,49 @@ class UsagePages:
         self._services = services
 
     async def own_usage(self, request: Request) -> Response:
-        """`GET usage`: limits and totals; with `days=N` also the last N days (UTC) that saw usage."""
-        days = _days(parameters(request, "days").get("days"))
+        """`GET usage`: limits, totals and what was bought; with `days=N` also the last N days (UTC) with usage; with
+        `shape=legacy` the billing period alone, under the names of older systems.
+        """  # noqa: D205
+        asked = parameters(request, "days", "shape")
+        days, legacy = _number(asked, "days", 0, _MOST_DAYS), _legacy(asked)
         caller, live = await self._caller(bearer(request))
-        now_s = self._services.now_ms() // 1000
-        standing = await self._services.ledger.standing(caller.account_id)
-        entitled = self._services.entitlements(standing, now_s)
-        tier = entitled.tier
-        if tier is None:
-            raise Fault(UNKNOWN_TIER, f"account {caller.account_id} is on tier {entitled.effective.tier}")
+        now_s, ledger = self._services.now_ms() // 1000, self._services.ledger
+        entitled, tier = self._entitled(await ledger.standing(caller.account_id), now_s)
+        limits = [await self._limit(entitled, tier, limit, (caller.account_id, now_s, live)) for limit in tier.limits]
         body = {
             "account": caller.account_id,
             "tier": tier.name,
-            "at": _moment(now_s * 1000),
+            "at": moment(now_s * 1000),
             "counted_by": "limiter" if live else "ledger",
-            "limits": [await self._limit(caller, tier, limit, now_s, live) for limit in tier.limits],
+            "limits": limits,
             "concurrency": {"limit": tier.concurrency, "running": live[1] if live else None},
-            "today": await self._totals(caller, tier, Window.DAY, now_s),
+            "today": await self._today(caller, tier, now_s),
             "month": await self._totals(caller, tier, Window.MONTH, now_s),
+            "period": await self._period(caller, entitled, tier, now_s, limits),
+            "lifetime": _counts(await ledger.lifetime(caller.account_id)),
+            **standing_body(entitled, tier),
         }
         if days:
             body["days"] = await self._by_day(caller, now_s, days)
-        return answer(request, body)
+        return answer(request, legacy_body(body) if legacy else body)
+
+    async def history(self, request: Request) -> Response:
+        """`GET usage/history`: the last `months` (12 unless given) months, oldest first."""
+        months = _number(parameters(request, "months"), "months", 12, MOST_MONTHS)
+        caller, _ = await self._caller(bearer(request))
+        now_s, ledger = self._services.now_ms() // 1000, self._services.ledger
+        account = await ledger.account(caller.account_id)
+        bought = await ledger.subscription_history(caller.account_id)
+        starts = month_starts(now_s, months, account.created_ms // 1000)
+        days = await ledger.usage_by_day(caller.account_id, starts[0], now_s + 1)
+        told: list[dict[str, Any]] = []
+        for start_s in starts:
+            end_s = bounds(Window.MONTH, start_s, UTC)[1]
+            last_s = min(end_s - 1, now_s)
+            standing = Standing(account, as_of(bought, last_s * 1000 + 999))
+            kind = self._services.entitlements(standing, last_s).effective.kind
+            told.append(month_body(start_s, end_s, now_s, days, kind))
+        return answer(request, {"account": account.id, "months": told})
 
     async def event(self, request: Request) -> Response:
         """`GET usage/events/{request_id}`: what one request of the caller's account used.
@@ -84,15 +109,24 @@ class UsagePages:
             caller = await directory.identify(token)
         return caller, live
 
+    def _entitled(self, standing: Standing, now_s: int) -> tuple[Entitlements, Tier]:
+        """What the account may do, and its tier made out for it. Raises Fault(UNKNOWN_TIER)."""
+        entitled = self._services.entitlements(standing, now_s)
+        if entitled.tier is None:
+            raise Fault(UNKNOWN_TIER, f"account {standing.account.id} is on tier {entitled.effective.tier}")
+        return entitled, entitled.tier
+
     async def _limit(
-        self, caller: Caller, tier: Tier, limit: Limit, now_s: int, live: LiveState | None
+        self, entitled: Entitlements, tier: Tier, limit: Limit, at: tuple[str, int, LiveState | None]
     ) -> dict[str, Any]:
+        """One limit of the account `at[0]` at the second `at[1]`, by its live state `at[2]`."""
+        account_id, now_s, live = at
         counter, start_s, end_s = span(tier, limit, now_s)
         if live and counter in live[2]:
             counted_from_s, used = live[2][counter]
             used = used if counted_from_s >= start_s else 0
         else:
-            totals = await self._services.ledger.totals(caller.account_id, start_s, end_s)
+            totals = await self._services.ledger.totals(account_id, start_s, end_s)
             used = amount(limit.unit, totals.requests, Usage(totals.input_tokens, totals.output_tokens))
         return {
             "name": limit.name,
@@ -100,30 +134,59 @@ class UsagePages:
             "window": limit.window,
             "used": used,
             "limit": limit.maximum,
+            "addons": entitled.addons[limit.name],
             "remaining": max(0, limit.maximum - used),
             "percent": round(used * 100 / limit.maximum, 1) if limit.maximum else 100.0,
-            "resets_at": _moment(end_s * 1000),
-            "reset_s": end_s - now_s,
+            "resets_at": second(end_s),
+            "reset_s": None if end_s >= FOREVER_S else end_s - now_s,
             "remedy": limit.remedy,
+        }
+
+    async def _period(
+        self, caller: Caller, entitled: Entitlements, tier: Tier, now_s: int, limits: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        limit, running = period_limit(tier), period_span(entitled, tier, now_s)
+        if limit is None:
+            used = (await self._services.ledger.totals(caller.account_id, *running)).tokens
+        else:
+            used = next(told["used"] for told in limits if told["name"] == limit.name)
+        return period_body(entitled, tier, running, used)
+
+    async def _today(self, caller: Caller, tier: Tier, now_s: int) -> dict[str, Any]:
+        """The running day, with its limit on tokens, its end, and when the account was last served."""
+        totals = await self._totals(caller, tier, Window.DAY, now_s)
+        latest = await self._services.ledger.recent_events(caller.account_id, 1)
+        by_name = {limit.name: limit.maximum for limit in tier.limits}
+        return totals | {
+            "limit": by_name.get("tokens/day"),
+            "resets_at": second(bounds(Window.DAY, now_s, tier.time_zone)[1]),
+            "last_update": moment(latest[0].settled_ms) if latest else None,
         }
 
     async def _totals(self, caller: Caller, tier: Tier, window: Window, now_s: int) -> dict[str, Any]:
         start_s, end_s = bounds(window, now_s, tier.time_zone)
         totals = await self._services.ledger.totals(caller.account_id, start_s, end_s)
-        return {"from": _moment(start_s * 1000), **_counts(totals)}
+        return {"from": moment(start_s * 1000), **_counts(totals)}
 
     async def _by_day(self, caller: Caller, now_s: int, days: int) -> list[dict[str, Any]]:
         tomorrow_s = now_s - now_s % _DAY_S + _DAY_S
         found = await self._services.ledger.usage_by_day(caller.account_id, tomorrow_s - days * _DAY_S, tomorrow_s)
-        return [{"date": _moment(day.day_s * 1000)[:10], **_counts(day.totals)} for day in found]
+        return [{"date": moment(day.day_s * 1000)[:10], **_counts(day.totals)} for day in found]
 
 
-def _days(text: str | None) -> int:
+def _number(asked: Mapping[str, str], name: str, default: int, most: int) -> int:
+    text = asked.get(name)
     if text is None:
-        return 0
-    if not (text.isascii() and text.isdigit() and len(text) < 5 and 1 <= int(text) <= _MOST_DAYS):
-        raise Fault(UNKNOWN_PARAMETER, public=f"`days` is a whole number from 1 to {_MOST_DAYS}.")
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 5 and 1 <= int(text) <= most):
+        raise Fault(UNKNOWN_PARAMETER, public=f"`{name}` is a whole number from 1 to {most}.")
     return int(text)
+
+
+def _legacy(asked: Mapping[str, str]) -> bool:
+    if asked.get("shape", "legacy") != "legacy":
+        raise Fault(UNKNOWN_PARAMETER, public="`shape` is legacy, or left out.")
+    return "shape" in asked
 
 
 def _counts(totals: Totals) -> dict[str, int]:
@@ -143,13 +206,8 @@ def _event_body(event: UsageEvent) -> dict[str, Any]:
     return {
         "request_id": fields.pop("request_id"),
         "account": fields.pop("account_id"),
-        "admitted_at": _moment(admitted_ms, "milliseconds"),
-        "settled_at": _moment(settled_ms, "milliseconds"),
+        "admitted_at": moment(admitted_ms, "milliseconds"),
+        "settled_at": moment(settled_ms, "milliseconds"),
         **fields,
         "tokens": event.input_tokens + event.output_tokens,
     }
-
-
-def _moment(ms: int, precision: str = "seconds") -> str:
-    """RFC 3339, in UTC."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec=precision).replace("+00:00", "Z")

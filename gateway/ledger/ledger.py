@@ -6,7 +6,8 @@ from gateway.ledger.grants import GrantBook
 from gateway.ledger.standings import StandingBook
 from gateway.ledger.subscriptions import SubscriptionBook
 from gateway.ledger.usage import UsageBook
+from gateway.ledger.usage_history import HistoryBook
 
 
-class Ledger(AccountBook, SubscriptionBook, GrantBook, StandingBook, AuditBook, UsageBook):
+class Ledger(AccountBook, SubscriptionBook, GrantBook, StandingBook, AuditBook, HistoryBook, UsageBook):
     """One ledger over one database: `Ledger.open(url)`, and `close` at the end. `schema.ensure_schema` comes first."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.console.usage import _days
+from gateway.console.usage import _number
 from gateway.domain.decisions import Admitted, Counter, Line, Reservation
 from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
 from gateway.ledger.ledger import Ledger
@@ -46,6 +46,7 @@ async def test_tells_each_limit_and_what_is_left_of_it(ledger: Ledger) -> None:
         "window": "hour",
         "used": 12,
         "limit": 50,
+        "addons": 0,
         "remaining": 38,
         "percent": 24.0,
         "resets_at": "2026-11-21T13:00:00Z",
@@ -137,6 +138,9 @@ async def test_tells_today_and_this_month_by_kind(ledger: Ledger) -> None:
         "output_tokens": 20,
         "cached_tokens": 3,
         "reasoning_tokens": 4,
+        "limit": 1_000,
+        "resets_at": "2026-11-22T00:00:00Z",
+        "last_update": "2026-11-21T12:00:00Z",
     }
     assert (body["month"]["from"], body["month"]["requests"], body["month"]["tokens"]) == (
         "2026-11-01T00:00:00Z",
@@ -220,7 +224,7 @@ async def test_a_parameter_that_is_not_understood_is_refused(
 def test_any_text_for_days_is_a_number_in_range_or_a_fault(text: str) -> None:
     """F8: no query makes the console crash or read more days than it allows."""
     try:
-        days = _days(text)
+        days = _number({"days": text}, "days", 1, 400)
     except Fault:
         return
 

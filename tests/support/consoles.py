@@ -38,6 +38,15 @@ TIERS = {
         concurrency=3,
     ),
     "premium": Tier("premium", (Limit(Unit.REQUESTS, Window.HOUR, 500),)),
+    "pro": Tier(
+        "pro",
+        (
+            Limit(Unit.TOKENS, Window.PERIOD, 50_000, Remedy.PAY),
+            Limit(Unit.TOKENS, Window.LIFETIME, 900_000, Remedy.PAY),
+        ),
+        numbers={"max_banks": 3, "max_storage_gb": 5.5},
+        features={"exports": True},
+    ),
 }
 
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from gateway.cli.bad_input import BadInput
 from gateway.cli.connections import Connections, connected
+from gateway.cli.operator import operator
 from gateway.cli.table import table
 from gateway.cli.verbs import add_verb
 from gateway.domain.accounts import Account
@@ -62,14 +63,15 @@ async def _create(connections: Connections, account_id: str, tier: str, name: st
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@:-]{0,127}", account_id):
         raise BadInput(f"{account_id!r} can't be an account's id: 1 to 128 letters, digits and . _ @ : -")
     tier = connections.tier(tier or connections.settings.default_tier).name
-    return await connections.ledger.create_account(account_id, tier, name, _now_ms())
+    return await connections.ledger.create_account(account_id, tier, name, _now_ms(), operator())
 
 
 async def _change(connections: Connections, args: argparse.Namespace) -> Account:
     if args.verb == "set-tier":
         tier = connections.tier(args.tier).name
-        return await connections.ledger.set_tier(args.account, tier, _now_ms())
-    return await connections.ledger.set_suspended(args.account, args.verb == "suspend", _now_ms())
+        return await connections.ledger.set_tier(args.account, tier, _now_ms(), operator())
+    suspended = args.verb == "suspend"
+    return await connections.ledger.set_suspended(args.account, suspended, _now_ms(), operator())
 
 
 async def _list(connections: Connections) -> None:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from gateway.cli.bad_input import BadInput
 from gateway.cli.connections import Connections, connected
+from gateway.cli.operator import operator
 from gateway.cli.table import table
 from gateway.cli.verbs import add_verb, seconds_of
 from gateway.domain.accounts import ApiKey
@@ -47,7 +48,7 @@ async def _run(args: argparse.Namespace) -> None:
                 raise BadInput(f"there is no key `{_id(args.key)}`")
             print(_listed([found.key]))
         else:
-            key = await connections.ledger.revoke_key(_id(args.key), _now_ms())
+            key = await connections.ledger.revoke_key(_id(args.key), _now_ms(), operator())
             await connections.tell_gateways()
             print(_listed([key]))
 
@@ -56,7 +57,8 @@ async def _create(connections: Connections, args: argparse.Namespace) -> None:
     now_ms = _now_ms()
     expires_ms = None if args.expires is None else now_ms + seconds_of(args.expires) * 1000
     key_id, text, digest = new_key(connections.deployment.digest_key)
-    await connections.ledger.create_key(ApiKey(key_id, args.account, digest, args.name, now_ms, expires_ms))
+    key = ApiKey(key_id, args.account, digest, args.name, now_ms, expires_ms)
+    await connections.ledger.create_key(key, operator())
     await connections.tell_gateways()
     print(text)
     print(f"Key {key_id} of account {args.account}. It is shown this once: keep it well.", file=sys.stderr)

@@ -121,7 +121,7 @@ async def test_the_legacy_shape_is_there_for_who_asks(ledger: Ledger) -> None:
 
 
 async def test_months_have_days_sums_averages_and_peaks(ledger: Ledger) -> None:
-    """C2: each month has its days, their sum, the average over its days so far, the first of its highest days, its kind."""
+    """C2: each month has its days, their sum, the average over its days so far, the first of its peaks, its kind."""
     async with console_over(ledger) as bench:
         key = await _made_long_ago(bench)
         await ledger.take_events([an_event("x", admitted_ms=NOON_MS - DAY_MS), an_event("y", admitted_ms=NOON_MS)])

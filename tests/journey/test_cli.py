@@ -3,16 +3,19 @@
 import asyncio
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import gateway
 from gateway.__main__ import COMMANDS, main
+from gateway.cli.operator import operator
 from gateway.domain.decisions import Counter, Line, Reservation
 from gateway.domain.usage import UsageEvent
 from gateway.ledger.ledger import Ledger
@@ -120,6 +123,21 @@ def test_an_account_from_its_making_to_its_suspension(tollway: Tollway) -> None:
     shown = tollway("accounts", "show", "acme")[1]
     assert ["tier", "free"] in [line.split() for line in shown.splitlines()]
     assert ["version", "4"] in [line.split() for line in shown.splitlines()]
+
+
+def test_every_change_names_who_made_it(tollway: Tollway, home: Path) -> None:
+    """E8: what is done at the command line stands in the audit under the user's own name."""
+    tollway("accounts", "create", "acme")
+    key = tollway("keys", "create", "acme")[1].strip()
+    tollway("accounts", "set-tier", "acme", "premium")
+    tollway("accounts", "suspend", "acme")
+    tollway("keys", "revoke", key[3:15])
+
+    (ledger,) = home.rglob("ledger.db")
+    with closing(sqlite3.connect(ledger)) as connection:
+        rows = connection.execute("SELECT action, who FROM audit ORDER BY row_id").fetchall()
+
+    assert rows == [(action, operator().who) for action in ("account", "key", "account", "account", "key")]
 
 
 def test_a_key_is_shown_once_and_revoked(tollway: Tollway, home: Path) -> None:

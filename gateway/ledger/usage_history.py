@@ -5,10 +5,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select
 
 from gateway.ledger.database import Database, whole
-from gateway.ledger.tables import usage_daily
+from gateway.ledger.tables import SUMS, usage_daily
 from gateway.ledger.usage import Totals
-
-_SUMS = ("events", "requests", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
 
 
 class HistoryBook(Database):
@@ -17,7 +15,7 @@ class HistoryBook(Database):
     @whole
     async def lifetime(self, account_id: str) -> Totals:
         """All that the account ever used."""
-        sums: list[ColumnElement[Any]] = [func.coalesce(func.sum(usage_daily.c[name]), 0) for name in _SUMS]
+        sums: list[ColumnElement[Any]] = [func.coalesce(func.sum(usage_daily.c[name]), 0) for name in SUMS]
         async with self.reading() as connection:
             row = (await connection.execute(select(*sums).where(usage_daily.c.account_id == account_id))).one()
         return Totals(*map(int, row))

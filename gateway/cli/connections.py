@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.cli.bad_input import BadInput
+from gateway.cli.redis_url import check_redis_url
 from gateway.domain.entitlements import Standing, entitlements
 from gateway.domain.faults import Fault
 from gateway.domain.limits import Tier
@@ -97,9 +98,11 @@ def deployed(file: Path) -> tuple[Settings, Deployment]:
     """The settings in `file` and where they are deployed. Raises BadInput with all that is wrong."""
     try:
         settings = load(file, os.environ)
-        return settings, deployment_of(settings)
+        deployment = deployment_of(settings)
     except (SettingsError, DeploymentError) as error:
         raise BadInput(str(error)) from error
+    check_redis_url(deployment.redis_url)
+    return settings, deployment
 
 
 @asynccontextmanager

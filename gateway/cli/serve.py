@@ -17,6 +17,7 @@ import msgspec
 
 from gateway.cli.bad_input import BadInput
 from gateway.cli.listening import lock_data_dir
+from gateway.cli.redis_url import check_redis_url
 from gateway.cli.verbs import add_file
 from gateway.quota.embedded import EmbeddedValkey, EmbeddedValkeyError
 from gateway.settings.deployment import DeploymentError, deployment_of, valkey_socket
@@ -58,6 +59,7 @@ def _serve(settings: Settings, file: Path) -> int:
     configure(settings.log.format, settings.log.level)
     _open_many_files()
     deployment = deployment_of(settings)
+    check_redis_url(deployment.redis_url)
     lock = lock_data_dir(deployment.data_dir)
     valkey = None
     if not settings.redis.url:

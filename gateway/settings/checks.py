@@ -63,7 +63,7 @@ def redis_url(text: str) -> str:
     if kind and scheme in {"redis", "rediss"} and kind in {"sentinel", "cluster"}:
         return _many_hosts(text, kind)
     url = _split(text)
-    if url is not None and url.scheme == "unix" and not url.netloc and len(url.path) > 1:
+    if url is not None and url.scheme == "unix" and not url.hostname and len(url.path) > 1:
         return ""
     if url is None or url.scheme not in {"redis", "rediss"} or not _host_is_fine(url):
         return (

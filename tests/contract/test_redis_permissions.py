@@ -3,13 +3,16 @@
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.quota.resp import RedisError, RedisLink
 from gateway.quota.scripts import forbidden, preloading
 from tests.support.limiters import Clock, RedisSubject, admit, asked, hydrate, line, settled, told
+from tests.support.stand import stand
 from tests.support.valkey import ValkeyServer
 
 HANDBOOK = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -80,3 +83,26 @@ async def test_comfort_may_be_left_out(link: RedisLink, valkey: ValkeyServer) ->
 async def test_keys_of_others_are_told(user: RedisLink) -> None:
     """A namespace that the user's key pattern doesn't cover is seen at the start."""
     assert "NOPERM" in await forbidden(user, "other") or "may not run" in await forbidden(user, "other")
+
+
+async def test_a_gateway_says_at_its_start_what_it_may_not_do(
+    tmp_path: Path, link: RedisLink, valkey: ValkeyServer
+) -> None:
+    """The log names the permission once, before the first request is refused for its lack."""
+    await link.call("ACL", "SETUSER", *USER, "-xadd", "-evalsha")
+    try:
+        with capture_logs() as told_by_log:
+            async with stand(tmp_path, Named(valkey.url.replace("unix://", "unix://tollway:password@")), 9):
+                pass
+    finally:
+        await link.call("ACL", "DELUSER", "tollway")
+    events = [event["detail"] for event in told_by_log if event["event"] == "limiter_forbids"]
+    assert len(events) == 1
+    assert "evalsha" in events[0]
+    assert "password" not in str(told_by_log)
+
+
+class Named(NamedTuple):
+    """A server by its URL."""
+
+    url: str

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
-from gateway.quota.redis_address import address_of
+from gateway.quota.redis_address import ClusterPlace, RedisAddress, SentinelPlace, address_of, place_of
 from gateway.quota.resp import RedisError, RedisLink
 from gateway.quota.scripts import Script, run
 from tests.support.valkey import ValkeyServer
@@ -184,13 +184,65 @@ def test_a_wrong_address_is_refused(url: str) -> None:
     assert "sec" not in str(caught.value)
 
 
+def test_a_sentinel_addresss_parts() -> None:
+    """Each sentinel has its own credentials and port, the master those of the URL, and TLS is for all of them."""
+    place = place_of(
+        "redis+sentinel://us%3Aer:p%40ss@one,[::1]:7000/my%2Fmain/3?sentinel_password=s%26p&sentinel_username=watch"
+    )
+    assert isinstance(place, SentinelPlace)
+    assert [str(one) for one in place.sentinels] == ["one:26379", "::1:7000"]
+    assert {(one.username, one.password, one.database) for one in place.sentinels} == {("watch", "s&p", 0)}
+    assert place.service == "my/main"
+    assert (place.server.username, place.server.password, place.server.database) == ("us:er", "p@ss", 3)
+    assert "p@ss" not in repr(place)
+    secure = place_of("rediss+sentinel://one/main")
+    assert isinstance(secure, SentinelPlace)
+    assert secure.server.ssl_context is not None
+    assert secure.sentinels[0].ssl_context is not None
+
+
+def test_a_cluster_addresss_parts() -> None:
+    """Every seed is greeted with the URL's credentials, over TLS where it says so."""
+    place = place_of("rediss+cluster://user:p%40ss@one,two:7000/")
+    assert isinstance(place, ClusterPlace)
+    assert [str(seed) for seed in place.seeds] == ["one:6379", "two:7000"]
+    assert {(seed.username, seed.password) for seed in place.seeds} == {("user", "p@ss")}
+    assert all(seed.ssl_context for seed in place.seeds)
+    assert "p@ss" not in repr(place)
+    plain = place_of("redis://one")
+    assert isinstance(plain, RedisAddress)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis+sentinel://:secret@one,two", "names a service"),
+        ("redis+sentinel://:secret@one,,two/main", "names a host"),
+        ("redis+sentinel://:secret@one/main/x", "database is a number"),
+        ("redis+sentinel://:secret@one/main?retry=1", "no option 'retry'"),
+        ("redis+cluster://:secret@one:7000/2", "no database but 0"),
+        ("redis+cluster://:secret@one:x", "percent-encoded"),
+        ("unix+cluster:///secret", "redis\\+ or rediss\\+"),
+        ("redis+ring://:secret@one", "begins with"),
+        ("rediss+cluster://:secret@one?ssl_ca_certs=/nonexistent", "can't be read"),
+        ("rediss://:secret@one?ssl_certfile=/nonexistent", "can't be used"),
+        ("rediss://:secret@one?ssl_keyfile=/nonexistent", "can't be used"),
+    ],
+)
+def test_a_wrong_address_of_many_is_told_plainly(url: str, told: str) -> None:
+    """An operator reads what to mend, and no secret."""
+    with pytest.raises(ValueError, match=told) as caught:
+        place_of(url)
+    assert "secret" not in str(caught.value)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
     """Nothing an operator writes makes the start fail in another way."""
-    for url in (text, f"redis://{text}", f"unix://{text}"):
+    for scheme in ("", "redis://", "unix://", "redis+sentinel://", "redis+cluster://"):
         try:
-            address_of(url)
+            place_of(scheme + text)
         except ValueError:
             continue
 

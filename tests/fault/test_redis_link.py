@@ -18,6 +18,7 @@ from gateway.domain.decisions import Admitted, Counter, Missing
 from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
 from gateway.quota.redis_limiter import RedisLimiter
 from gateway.quota.resp import UNSENT_BYTES, RedisLink
+from gateway.quota.scripts import load_script
 from tests.support.limiters import ACCOUNT, PARTITIONS, asked, line, settled
 from tests.support.until import until
 from tests.support.valkey import ValkeyServer
@@ -83,6 +84,25 @@ async def test_a_hung_server_is_given_up_in_time(valkey: ValkeyServer) -> None:
         os.kill(valkey.pid, signal.SIGCONT)
     await until(lambda: connected(link))
     assert await link.call("PING") == b"PONG"
+    await link.close()
+
+
+async def test_a_call_whose_answer_was_lost_is_not_sent_again(valkey: ValkeyServer) -> None:
+    """What may have run never runs twice by the link's doing: a reservation that comes again after its own reap would
+    be held anew, beside the marker of the first.
+    """  # noqa: D205
+    link = await opened(valkey.url, timeout_s=0.1)
+    script = load_script("peek")
+    os.kill(valkey.pid, signal.SIGSTOP)
+    try:
+        lost = link.call("INCR", "n"), link.evaluate(script.sha, b"redis.call('INCR', KEYS[1])", (1, "m"))
+        for result in await asyncio.gather(*lost, return_exceptions=True):
+            assert isinstance(result, Fault)
+    finally:
+        os.kill(valkey.pid, signal.SIGCONT)
+    await until(lambda: connected(link))
+    assert await link.call("INCR", "n") <= 2
+    assert await link.call("GET", "m") is None
     await link.close()
 
 

@@ -342,6 +342,19 @@ def test_settings_with_mistakes_are_told_whole(tollway: Tollway, home: Path) -> 
     assert "gateway.yaml:2: tires" in err
 
 
+@pytest.mark.parametrize("words", [("accounts", "list"), ("serve", "--port", "0")])
+def test_a_redis_address_that_cannot_be_used_is_one_clear_line(
+    tollway: Tollway, home: Path, words: tuple[str, ...]
+) -> None:
+    """F7: a certificate that is not on this machine is told at once, without the password beside it."""
+    redis = "rediss+cluster://:hunter2@one,two?ssl_ca_certs=/nonexistent.pem"
+    (home / "gateway.yaml").write_text(SETTINGS.format(folder=home / "data", redis=redis))
+    status, _, err = tollway(*words)
+    assert status == 2
+    assert "redis.url: ssl_ca_certs '/nonexistent.pem' can't be read" in err
+    assert "hunter2" not in err
+
+
 def test_the_settings_are_found_where_they_are_named(
     tollway: Tollway, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

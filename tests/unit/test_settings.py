@@ -188,7 +188,7 @@ def test_a_route_after_another_is_no_mistake_while_something_is_left_for_it(read
     [
         (
             "redis: {{ url: '{}' }}",
-            "redis://localhost redis://:p%40ss@[::1]:6379/0 rediss://u:p@h:1 unix:///tmp/v.sock",
+            "redis://localhost redis://:p%40ss@[::1]:6379/0 rediss://u:p@h:1 unix:///tmp/v.sock unix://u:p@/v.sock",
         ),
         (
             "redis: {{ url: '{}' }}",

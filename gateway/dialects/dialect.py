@@ -48,14 +48,20 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
 class StreamReader(Protocol):
     """Watches one streamed answer in passing."""
 
-    usage: Usage | None
-    """The usage that the upstream reported so far; None until it did."""
-    told: Usage | None
-    """What it told ahead of that: the input, before the answer; None where it tells all at once."""
     finished: bool
     """The stream's own terminator was seen: a cut after it loses nothing."""
     error_seen: bool
     """The upstream told of an error inside the stream."""
+
+    @property
+    def usage(self) -> Usage | None:
+        """The usage that the upstream reported so far; None until it did."""
+        ...
+
+    @property
+    def told(self) -> Usage | None:
+        """What it told ahead of that: the input, before the answer; None where it tells all at once."""
+        ...
 
     @property
     def broken_off(self) -> bool:

@@ -2,6 +2,7 @@
 
 from gateway.dialects.anthropic import Anthropic
 from gateway.dialects.dialect import Dialect
+from gateway.dialects.gemini import Gemini
 from gateway.dialects.openai import OpenAI
 from gateway.dialects.openai_audio import OpenAISpeech, OpenAITranscriptions
 from gateway.dialects.openai_embeddings import OpenAIEmbeddings
@@ -17,6 +18,7 @@ _ALL: tuple[Dialect, ...] = (
     OpenAISpeech(),
     OpenAITranscriptions(),
     Anthropic(),
+    Gemini(),
     Plain(),
 )
 

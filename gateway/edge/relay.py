@@ -7,6 +7,8 @@ read of anything else.
 
 import time
 
+import msgspec
+
 from gateway.dialects.dialect import StreamReader
 from gateway.domain.faults import UPSTREAM_BROKEN, UPSTREAM_DENIED, Fault
 from gateway.domain.usage import CountedBy, Outcome, Usage
@@ -204,7 +206,12 @@ def _outcome_of_stream(status: int, reader: StreamReader) -> tuple[Outcome, int]
 def _is_stream(exchange: Exchange, status: int, kind: bytes) -> bool:
     """Whether this is an answer that the dialect reads in passing: events, or the array that was asked for."""
     ask = exchange.ask
-    return kind.startswith(b"text/event-stream") or (ask is not None and ask.array_stream and status < 400)
+    array = ask is not None and ask.array_stream
+    if kind.startswith(b"text/event-stream"):
+        if array and ask is not None:
+            exchange.ask = msgspec.structs.replace(ask, array_stream=False)
+        return True
+    return array and status < 400
 
 
 def _told_in_stream(exchange: Exchange, fault: Fault) -> bytes:

@@ -248,6 +248,7 @@ class Route(Section, frozen=True, kw_only=True):
             "openai-speech",
             "openai-transcriptions",
             "anthropic",
+            "gemini",
             "plain",
         ],
         Meta(description="API shape; plain counts requests and no tokens."),

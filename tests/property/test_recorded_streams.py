@@ -16,7 +16,7 @@ from gateway.domain.usage import Usage
 from tests.support import wire_recordings as wire
 
 LINE_ENDS = (b"\n", b"\r\n", b"\r")
-NAMES = [name for name in sorted(wire.STREAMED) if name.startswith("anthropic")]
+NAMES = sorted(wire.STREAMED)
 EDGE_BYTES = 1_500
 """A longer recording is cut at every byte of its first and last so many, and at every 31st between."""
 
@@ -49,7 +49,7 @@ def _check(name: str, line_end: bytes, cuts: Iterable[int]) -> None:
     assert not reader.error_seen
 
 
-@pytest.mark.parametrize("name", [name for name in sorted(wire.WHOLE) if name.startswith("anthropic")])
+@pytest.mark.parametrize("name", sorted(wire.WHOLE))
 def test_a_whole_answer_is_counted_as_the_provider_counted_it(name: str) -> None:
     """B2: all steps of an answer, its thinking too; who pays by it pays what the provider charges."""
     assert DIALECTS[wire.dialect_of(name)].read_usage(wire.whole(name)) == wire.WHOLE[name]
@@ -133,9 +133,30 @@ def test_no_text_is_taken_for_a_report(
     assert not reader.error_seen
 
 
+@settings(max_examples=150, deadline=None)
+@given(text=_TEXTS, prompt=_COUNTS, spoken=_COUNTS, array=st.booleans(), size=st.integers(1, 400))
+def test_no_text_is_taken_for_a_gemini_report(text: str, prompt: int, spoken: int, array: bool, size: int) -> None:
+    """The same for Gemini, in both framings; a call's arguments may even have the very names of a report."""
+    call = {"functionCall": {"name": "f", "args": {"usageMetadata": {"promptTokenCount": 9}, text: [text]}}}
+    chunks = [
+        {"candidates": [{"content": {"parts": [{"text": text}]}}], "usageMetadata": {"promptTokenCount": prompt}},
+        {
+            "candidates": [{"content": {"parts": [call]}, "finishReason": "STOP"}],
+            "usageMetadata": {"promptTokenCount": prompt, "candidatesTokenCount": spoken},
+        },
+        {"candidates": [{"content": {"parts": [{"text": text}]}, "finishReason": "STOP"}]},
+    ]
+    spelled = [json.dumps(chunk).encode() for chunk in chunks]
+    whole = b"[" + b",\r\n".join(spelled) + b"]" if array else b"".join(b"data: %b\r\n\r\n" % one for one in spelled)
+    reader = read("gemini/", [whole[at : at + size] for at in range(0, len(whole), size)])
+
+    assert reader.usage == Usage(prompt, spoken)
+    assert reader.finished
+
+
 @settings(max_examples=200, deadline=None)
 @given(reads=st.lists(st.one_of(st.binary(max_size=40), _DECOYS.map(str.encode)), max_size=20), pad=st.booleans())
-@pytest.mark.parametrize("name", ["anthropic/"])
+@pytest.mark.parametrize("name", ["anthropic/", "gemini/"])
 def test_no_bytes_upset_the_reader(name: str, reads: list[bytes], pad: bool) -> None:
     """Whatever an upstream sends passes as it is, and nothing is raised into a caller's answer."""
     reader = read(name, [b"[" * pad + data for data in reads])

@@ -20,9 +20,9 @@ from gateway.domain.usage import Usage
 class _Chunk(msgspec.Struct, gc=False):
     candidates: Any = None
     usageMetadata: Any = None  # noqa: N815  # the names on the wire
-    promptFeedback: Any = None  # noqa: N815
-    modelVersion: Any = None  # noqa: N815
-    responseId: Any = None  # noqa: N815
+    promptFeedback: Any = None  # noqa: N815  # the name on the wire
+    modelVersion: Any = None  # noqa: N815  # the name on the wire
+    responseId: Any = None  # noqa: N815  # the name on the wire
     error: Any = None
 
 

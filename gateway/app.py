@@ -31,9 +31,15 @@ from gateway.ledger.partitions import run_partitions
 from gateway.metering.flusher import Flusher
 from gateway.metering.ratio import Ratios
 from gateway.metering.tokenizer import Tokenizer
+from gateway.quota.journal import Journal
+from gateway.quota.journal_replay import JournalReplay
+from gateway.quota.keys import Keyspace
+from gateway.quota.local_limiter import LocalLimiter
+from gateway.quota.outage import Outage
 from gateway.quota.reaper import Reaper
 from gateway.quota.redis_limiter import RedisLimiter
 from gateway.quota.redis_links import link_of
+from gateway.quota.redis_replay import RedisReplay
 from gateway.quota.resp import RedisError
 from gateway.quota.scripts import forbidden, preloading
 from gateway.quota.usage_stream import RedisUsageStream
@@ -54,6 +60,9 @@ from gateway.upstream.tls import verifying_context
 from gateway.upstream.transport import Timeouts, Transport
 
 MIB = 1024 * 1024
+JOURNAL = "journal"
+"""In data_dir."""
+
 REPORT_INTERVAL_S = 1.0
 DRAIN_S = 5.0
 """How long a stop waits for settlements to be confirmed, and again for the stream to be flushed."""
@@ -84,12 +93,21 @@ class Gateway:
         except Fault as fault:
             log.warning("limiter_away", detail=fault.internal)
         names = settings.redis.namespace, settings.redis.partitions
+        self._outage = self._make_outage()
         self._limiter = RedisLimiter(
             self._link,
             namespace=names[0],
             partitions=names[1],
             failures=settings.redis.breaker_failures,
             longest_pause_s=settings.redis.breaker_longest_pause_ms / 1000,
+            outage=self._outage,
+        )
+        self._replay = JournalReplay(
+            self._outage,
+            deployment.data_dir / JOURNAL,
+            RedisReplay(self._link, Keyspace(*names), self._limiter.breaker).settle,
+            lambda: self._limiter.breaker.open,
+            per_s=settings.journal.replay_per_s,
         )
         self._ledger = Ledger.open(deployment.database_url, settings.database)
         self._stream = RedisUsageStream(self._link, *names)
@@ -108,6 +126,7 @@ class Gateway:
         if self._ledger.partitioned:
             self._start(run_partitions(self._ledger))
         self._start(self._reaper.run())
+        self._start(self._replay.run())
         self._watch()
         self._start(self._report())
 
@@ -126,6 +145,10 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
+        unwritten = self._outage.write_again()
+        if unwritten:
+            log.error("usage_not_journaled", count=unwritten)
+        await self._outage.journal.close()
         try:
             left = await self._flusher.drain(DRAIN_S)
             if left:
@@ -140,26 +163,20 @@ class Gateway:
         await self._link.close()
         self._write_metrics()
 
+    def _make_outage(self) -> Outage:
+        redis, journal = self._settings.redis, self._settings.journal
+        local = LocalLimiter(
+            share=redis.local_share, workers=self._settings.listen.workers, worker=self._deployment.worker
+        )
+        root = self._deployment.data_dir / JOURNAL
+        return Outage(local, Journal(root, max_bytes=journal.max_mb * MIB, sync_s=journal.sync_ms / 1000))
+
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work))
 
     def _compose(self) -> Entry:
         settings, deployment, limiter = self._settings, self._deployment, self._limiter
-        snapshot = Snapshot(
-            tuple(
-                Route(
-                    path=route.path,
-                    methods=frozenset(route.methods),
-                    target=self._targets[route.upstream],
-                    dialect=DIALECTS[route.dialect],
-                    reads_body=route.dialect != "plain",
-                    default_max_tokens=route.default_max_tokens,
-                )
-                for route in settings.routes
-            ),
-            tiers_of(settings),
-            rules_of(settings),
-        )
+        snapshot = self._snapshot()
         metering = settings.metering
         directory = Directory(
             self._ledger,
@@ -182,7 +199,14 @@ class Gateway:
         proxy = Proxy(
             snapshot=snapshot,
             directory=directory,
-            admission=Admission(limiter, directory, hydration, snapshot.plans, metering.hold_lease_s * 1000),
+            admission=Admission(
+                limiter,
+                self._outage,
+                directory,
+                hydration,
+                snapshot.plans,
+                metering.hold_lease_s * 1000,
+            ),
             ratios=ratios,
             relay=Relay(settling, extending, self._departures, metering.max_buffered_answer_mb * MIB),
             settling=settling,
@@ -192,6 +216,24 @@ class Gateway:
             finish=Telemetry(self._metrics, settings.log.requests).finish,
         )
         return Entry(settings.listen.prefix, console(self._services(directory, snapshot)), proxy)
+
+    def _snapshot(self) -> Snapshot:
+        settings = self._settings
+        return Snapshot(
+            tuple(
+                Route(
+                    path=route.path,
+                    methods=frozenset(route.methods),
+                    target=self._targets[route.upstream],
+                    dialect=DIALECTS[route.dialect],
+                    reads_body=route.dialect != "plain",
+                    default_max_tokens=route.default_max_tokens,
+                )
+                for route in settings.routes
+            ),
+            tiers_of(settings),
+            rules_of(settings),
+        )
 
     def _services(self, directory: Directory, snapshot: Snapshot) -> Services:
         settings, limiter = self._settings, self._limiter
@@ -217,6 +259,10 @@ class Gateway:
         watch(catalogue.ANSWERS_DRAINING, lambda: len(self._departures.draining))
         watch(catalogue.LIMITER_CALLS, lambda: self._limiter.script_runs)
         watch(catalogue.BREAKER_OPEN, lambda: self._limiter.breaker.open)
+        watch(catalogue.LOCAL_ADMISSIONS, lambda: self._outage.admitted)
+        watch(catalogue.JOURNAL_REPLAYED, lambda: self._replay.replayed)
+        watch(catalogue.JOURNAL_BYTES, lambda: self._outage.journal.size)
+        watch(catalogue.JOURNAL_FAILING, lambda: self._outage.journal.failing)
         watch(catalogue.HOLDS_REAPED, lambda: self._reaper.reaped)
         watch(catalogue.LIMITER_TIMEOUTS, lambda: self._link.timeouts)
         watch(catalogue.FLUSH_LAG, self._flush_lag_s)

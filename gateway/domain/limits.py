@@ -65,6 +65,13 @@ class OnDisconnect(StrEnum):
     """It is read to its end, so that what the upstream counted is charged."""
 
 
+class WhenUnavailable(StrEnum):
+    """What becomes of a tier's requests while limits can't be checked: each worker admits its share, or 503."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """At most `maximum` of `unit` in each `window`.
@@ -104,3 +111,4 @@ class Tier:
     period: Period | None = None
     on_exhausted: OnExhausted = OnExhausted.FINISH
     on_disconnect: OnDisconnect = OnDisconnect.CANCEL
+    when_unavailable: WhenUnavailable = WhenUnavailable.DENY

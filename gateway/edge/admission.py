@@ -1,8 +1,9 @@
 """Estimate and reserve: the one question to the limiter, asked again where its answer says that we know too little.
 
 Promises: one round trip in the common case; an account's tier and limits are never older than the version the limiter
-knows; an account that the limiter lost is rebuilt from the ledger before anything of it is admitted. Fails with Fault:
-what `Directory.identify` raises, UNKNOWN_TIER, LIMITER_UNAVAILABLE, LEDGER_UNAVAILABLE.
+knows; an account that the limiter lost is rebuilt from the ledger before anything of it is admitted; where the limiter
+is silent, the tier says whether this worker admits its share. Fails with Fault: what `Directory.identify` raises,
+UNKNOWN_TIER, LIMITER_UNAVAILABLE, LEDGER_UNAVAILABLE.
 """
 
 import time
@@ -11,12 +12,14 @@ from collections.abc import Mapping
 from gateway.domain.accounts import Caller
 from gateway.domain.decisions import Admitted, Line, Missing, Refused, Reservation, Stale
 from gateway.domain.faults import LIMITER_UNAVAILABLE, UNKNOWN_TIER, Fault
+from gateway.domain.limits import WhenUnavailable
 from gateway.domain.usage import CountedBy, Outcome, Usage
 from gateway.edge.exchange import Exchange
 from gateway.edge.hydration import Hydration
 from gateway.edge.settling import usage_event
 from gateway.identity.directory import Directory
 from gateway.quota.limiter import Limiter
+from gateway.quota.outage import Outage
 from gateway.snapshot import Frame, Plan
 
 DECIDED = (Admitted, Refused)
@@ -31,8 +34,15 @@ class Admission:
     """
 
     def __init__(
-        self, limiter: Limiter, directory: Directory, hydration: Hydration, plans: Mapping[str, Plan], lease_ms: int
+        self,
+        limiter: Limiter,
+        outage: Outage,
+        directory: Directory,
+        hydration: Hydration,
+        plans: Mapping[str, Plan],
+        lease_ms: int,
     ) -> None:
+        self._outage = outage
         self._limiter = limiter
         self._directory = directory
         self._hydration = hydration
@@ -41,6 +51,17 @@ class Admission:
 
     async def admit(self, exchange: Exchange, caller: Caller, token: bytes, estimate: Usage) -> Admitted | Refused:
         """Reserve one request and `estimate`; what was learned on the way stands in the exchange."""
+        try:
+            return await self._ask(exchange, caller, token, estimate)
+        except Fault as fault:
+            plan, asked = exchange.plan, exchange.reservation
+            if fault.kind is not LIMITER_UNAVAILABLE or plan is None or asked is None:
+                raise
+            if plan.tier.when_unavailable is WhenUnavailable.DENY:
+                raise
+            return _decided(exchange, await self._outage.admit(asked, exchange.admitted_ms))
+
+    async def _ask(self, exchange: Exchange, caller: Caller, token: bytes, estimate: Usage) -> Admitted | Refused:
         for _ in range(ATTEMPTS):
             plan: Plan | None = caller.plan or self._plans.get(caller.tier)
             if plan is None:
@@ -52,10 +73,8 @@ class Admission:
             asked = exchange.reservation = self._reservation(exchange, caller, plan, frame, estimate)
             decision = await self._limiter.reserve(asked)
             if isinstance(decision, DECIDED):
-                exchange.record.reserved_s = time.perf_counter()
-                exchange.used, exchange.admitted_ms = decision.used, decision.now_ms
-                exchange.holding = isinstance(decision, Admitted)
-                return decision
+                self._outage.saw(caller.account_id, frame.lines, decision.used)
+                return _decided(exchange, decision)
             if isinstance(decision, Stale):
                 self._directory.forget(caller.account_id)
                 caller = await self._directory.identify(token)
@@ -88,3 +107,10 @@ class Admission:
             self._lease_ms,
             about,
         )
+
+
+def _decided(exchange: Exchange, decision: Admitted | Refused) -> Admitted | Refused:
+    exchange.record.reserved_s = time.perf_counter()
+    exchange.used, exchange.admitted_ms = decision.used, decision.now_ms
+    exchange.holding = isinstance(decision, Admitted)
+    return decision

@@ -16,6 +16,10 @@ class AccountKeys(NamedTuple):
         """The key that tells that a request of the account was reaped."""
         return self.holds.removesuffix(b"holds") + b"reaped:" + request_id.encode()
 
+    def bits(self, segment: str) -> bytes:
+        """The key that tells which entries of a journal's segment were replayed to the account's partition."""
+        return self.holds.removesuffix(b"holds") + b"journal:" + segment.encode()
+
 
 class Keyspace:
     """All keys of one gateway fleet: `namespace`, and how many partitions its accounts are spread over."""

@@ -33,6 +33,7 @@ from gateway.quota.batch import Batch, Reply
 from gateway.quota.breaker import Breaker
 from gateway.quota.hold import charges, differences, pack_extension, pack_hold, pack_renewal, read_hold
 from gateway.quota.keys import Keyspace
+from gateway.quota.outage import Outage
 from gateway.quota.redis_links import Link
 from gateway.quota.redis_reaping import RedisReaping
 from gateway.quota.resp import RedisError, Word
@@ -45,6 +46,9 @@ ADMITTED, REFUSED, STALE, MISSING, SKEWED = 1, 0, 2, 3, 4
 
 FLUSHED_POLL_S = 0.02
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
+SHARD_LOST_AFTER = 5
+"""Failed tries of a settlement after which a Cluster's shard is taken for lost."""
+
 TOLD_EVERY = 10
 """Failed tries of one settlement between two lines in the log."""
 
@@ -53,7 +57,7 @@ class RedisLimiter:
     """A `Limiter` over one open link, made inside the loop that uses it.
 
     `now_us` replaces Redis TIME by a clock of the caller's own. `failures` calls in a row without an answer open
-    `breaker`; while it is open, nothing is sent but its probes.
+    `breaker`; while it is open, nothing is sent but its probes, and `outage` takes the settlements.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class RedisLimiter:
         now_us: Callable[[], int] | None = None,
         failures: int = 3,
         longest_pause_s: float = 2.0,
+        outage: Outage | None = None,
     ) -> None:
         self.clock_offset_ms = 0
         self.breaker = Breaker(
@@ -81,7 +86,10 @@ class RedisLimiter:
         self._batches = [Batch(link, verb, self._tell_time, now_us, self.breaker) for verb in verbs]
         self._reserves, self._settles, self._lates, self._corrections, self._renewals, self._extensions = self._batches
         self._reaping = RedisReaping(link, self._keyspace, now_us)
-        self._unsettled: dict[str, asyncio.Future[None]] = {}
+        self._unsettled: dict[str, _Attempt] = {}
+        self._outage = outage
+        if outage is not None:
+            outage.withdraw = self._withdraw
 
     @property
     def unsettled(self) -> int:
@@ -110,13 +118,17 @@ class RedisLimiter:
 
     def settle(self, settlement: Settlement) -> "asyncio.Future[None]":
         """See `Limiter.settle`."""
-        done: asyncio.Future[None] = self._loop.create_future()
-        self._unsettled[settlement.request_id] = done
-        self._try_settle(_Attempt(settlement, done))
-        return done
+        attempt = _Attempt(settlement, self._loop.create_future())
+        if self._outage is not None and self._outage.settle(settlement):
+            attempt.done.set_result(None)
+            return attempt.done
+        self._unsettled[settlement.request_id] = attempt
+        self._try_settle(attempt)
+        return attempt.done
 
     async def extend(self, extension: Extension) -> Extent:
         """See `Limiter.extend`."""
+        self.breaker.check()
         arrival: asyncio.Future[Reply] = self._loop.create_future()
         keys = self._keyspace.of(extension.account_id)
         self._extensions.call(keys, (pack_extension(extension),), partial(_arrive, arrival))
@@ -144,7 +156,7 @@ class RedisLimiter:
     async def drain(self, patience_s: float) -> int:
         """Wait until every settlement is confirmed, at most `patience_s`; how many were not."""
         if self._unsettled:
-            await asyncio.wait(list(self._unsettled.values()), timeout=patience_s)
+            await asyncio.wait([attempt.done for attempt in self._unsettled.values()], timeout=patience_s)
         return len(self._unsettled)
 
     async def flushed_mark(self, account_id: str, patience_s: float) -> str:
@@ -194,8 +206,10 @@ class RedisLimiter:
 
     def _try_settle(self, attempt: "_Attempt") -> None:
         settlement = attempt.settlement
+        if attempt.withdrawn:
+            return None
         if self.breaker.open:
-            return self._try_later(attempt)
+            return None if self._journaled(attempt) else self._try_later(attempt)
         again = settlement.again or attempt.sent
         attempt.sent = True
         lines = chain.from_iterable(settlement.amounts)
@@ -246,7 +260,8 @@ class RedisLimiter:
         return *keys, keys.marker(attempt.settlement.request_id)
 
     def _confirm(self, attempt: "_Attempt") -> None:
-        del self._unsettled[attempt.settlement.request_id]
+        if self._unsettled.get(attempt.settlement.request_id) is attempt:
+            del self._unsettled[attempt.settlement.request_id]
         if not attempt.done.done():
             attempt.done.set_result(None)
 
@@ -255,7 +270,17 @@ class RedisLimiter:
         if attempt.number % TOLD_EVERY == 0:
             request_id = attempt.settlement.request_id
             log.error("settle_fails", request_id=request_id, attempts=attempt.number, detail=fault.internal)
+        # A Cluster has no breaker: a shard that is away is known by this alone.
+        if self._link.apart and attempt.number >= SHARD_LOST_AFTER and self._journaled(attempt):
+            return
         self._try_later(attempt)
+
+    def _journaled(self, attempt: "_Attempt") -> bool:
+        """Leave a settlement to the journal; False where it can't be."""
+        if self._outage is None or not self._outage.take_over(attempt.settlement, sent=attempt.sent):
+            return False
+        self._confirm(attempt)
+        return True
 
     def _try_later(self, attempt: "_Attempt") -> None:
         pause_s = min(FIRST_PAUSE_S * 2 ** min(attempt.number, 10), LONGEST_PAUSE_S)
@@ -271,7 +296,16 @@ class RedisLimiter:
     def _give_back(self, asked: Reservation) -> None:
         """Release what a reservation may have taken whose answer nobody heard."""
         nothing = tuple((line.name, line.start_s, 0) for line in asked.lines)
-        self.settle(Settlement(asked.request_id, asked.account_id, nothing, b"", again=True))
+        settlement = Settlement(asked.request_id, asked.account_id, nothing, b"", again=True)
+        attempt = self._unsettled[asked.request_id] = _Attempt(settlement, self._loop.create_future())
+        # Not at once: the request may be admitted without Redis, and its own settlement then ends what was taken.
+        self._try_later(attempt)
+
+    def _withdraw(self, request_id: str) -> None:
+        """Leave what a reservation may have taken to the settlement that is yet to come."""
+        attempt = self._unsettled.pop(request_id, None)
+        if attempt is not None:
+            attempt.withdrawn = True
 
     def _tell_time(self, now_us: int) -> None:
         self.clock_offset_ms = now_us // 1000 - time.time_ns() // 1_000_000
@@ -280,13 +314,14 @@ class RedisLimiter:
 class _Attempt(msgspec.Struct):
     """A settlement on its way; `number` tries have failed, `packed` is the call of the running one.
 
-    `sent` says that Redis may have taken it.
+    `sent` says that Redis may have taken it; `withdrawn` that it shall not be tried again.
     """
 
     settlement: Settlement
     done: "asyncio.Future[None]"
     number: int = 0
     sent: bool = False
+    withdrawn: bool = False
     packed: bytes = b""
 
 

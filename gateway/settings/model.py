@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, field
 
-from gateway.domain.limits import MAXIMUM, OnDisconnect, OnExhausted, Remedy, Unit, Window
+from gateway.domain.limits import MAXIMUM, OnDisconnect, OnExhausted, Remedy, Unit, WhenUnavailable, Window
 from gateway.domain.subscriptions import Access, Status
 from gateway.settings import checks
 
@@ -96,6 +96,10 @@ class Redis(Section, frozen=True, kw_only=True):
     breaker_longest_pause_ms: Annotated[
         int, Meta(ge=100, le=60_000, description="Longest pause between two looks whether a silent Redis is back.")
     ] = 2000
+    local_share: Annotated[
+        float,
+        Meta(ge=0, le=1, description="Part of each limit that all workers together admit while Redis is silent."),
+    ] = 0.5
     namespace: Annotated[
         str,
         Meta(
@@ -104,6 +108,18 @@ class Redis(Section, frozen=True, kw_only=True):
             extra={"rule": "1 to 32 letters, digits, - and _"},
         ),
     ] = "tw"
+
+
+class Journal(Section, frozen=True, kw_only=True):
+    """What a worker writes to data_dir/journal while Redis is silent."""
+
+    max_mb: Annotated[
+        int, Meta(ge=1, le=65_536, description="MiB of one worker, beyond which it admits nothing more on its own.")
+    ] = 256
+    sync_ms: Annotated[int, Meta(ge=1, le=10_000, description="Within which an entry is synced to the disk.")] = 100
+    replay_per_s: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Entries that one worker settles in a second once Redis is back.")
+    ] = 5000
 
 
 class Database(Section, frozen=True, kw_only=True):
@@ -315,6 +331,10 @@ class TierSettings(Section, frozen=True, kw_only=True):
     on_disconnect: Annotated[
         OnDisconnect, Meta(description="A client that leaves: cancel the upstream, or drain its answer.")
     ] = OnDisconnect.CANCEL
+    when_unavailable: Annotated[
+        WhenUnavailable | None,
+        Meta(description="While Redis is silent; allow unless a limit's remedy is pay, which is denied."),
+    ] = None
     numbers: Annotated[
         dict[Name, Annotated[float, Meta(ge=0, le=1e15)]],
         Meta(description="Further entitlements that are numbers, told to apps: max_banks, max_storage_gb."),
@@ -351,6 +371,7 @@ class Settings(Section, frozen=True, kw_only=True):
         str, Meta(min_length=1, description="What Tollway keeps on disk, relative to where it is started.")
     ] = "./data"
     redis: Redis = field(default_factory=Redis)
+    journal: Journal = field(default_factory=Journal)
     database: Database = field(default_factory=Database)
     keys: Keys = field(default_factory=Keys)
     log: Log = field(default_factory=Log)

@@ -3,16 +3,20 @@
 from zoneinfo import ZoneInfo
 
 from gateway.domain.entitlements import usual_remedy
-from gateway.domain.limits import Limit, Tier, Unit, Window
+from gateway.domain.limits import Limit, Remedy, Tier, Unit, WhenUnavailable, Window
 from gateway.domain.subscriptions import DEFAULT_ACCESS, Rules
 from gateway.settings.model import LimitSettings, Settings, TierSettings
 
 
 def tier_of(name: str, settings: TierSettings) -> Tier:
-    """The domain's tier; limits in the file's order. A limit that doesn't say is mended as `usual_remedy` says."""
+    """The domain's tier; limits in the file's order. A limit that doesn't say is mended as `usual_remedy` says.
+
+    What has to be paid for isn't given away uncounted: a tier with such a limit is denied while nobody can check it.
+    """
     limits = tuple(
         _limit(unit, window, asked) for unit, windows in settings.limits.items() for window, asked in windows.items()
     )
+    paid = any(limit.remedy is Remedy.PAY for limit in limits)
     return Tier(
         name,
         limits,
@@ -22,6 +26,7 @@ def tier_of(name: str, settings: TierSettings) -> Tier:
         settings.features,
         on_exhausted=settings.on_exhausted,
         on_disconnect=settings.on_disconnect,
+        when_unavailable=settings.when_unavailable or (WhenUnavailable.DENY if paid else WhenUnavailable.ALLOW),
     )
 
 

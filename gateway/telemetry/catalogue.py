@@ -72,6 +72,8 @@ TOKENS = Counter(
 EVENTS_FLUSHED = Counter("tollway_events_flushed_total", "Usage events written to the ledger.")
 LIMITER_CALLS = Counter("tollway_limiter_calls_total", "Calls to the limiter.")
 LIMITER_TIMEOUTS = Counter("tollway_limiter_timeouts_total", "Calls that the limiter did not answer in time.")
+LOCAL_ADMISSIONS = Counter("tollway_local_admissions_total", "Requests admitted without the limiter.")
+JOURNAL_REPLAYED = Counter("tollway_journal_replayed_total", "Journal entries settled once the limiter was back.")
 HOLDS_REAPED = Counter("tollway_holds_reaped_total", "Requests settled in place of a worker that died or stood still.")
 LOG_LINES_DROPPED = Counter("tollway_log_lines_dropped_total", "Log lines lost to a slow or lost reader.")
 
@@ -92,6 +94,8 @@ CONNECTIONS_OPEN = Gauge("tollway_upstream_connections_open", "Connections to up
 CONNECTIONS_IDLE = Gauge("tollway_upstream_connections_idle", "Connections to upstreams that wait for a request.")
 USAGE_BACKLOG = Gauge("tollway_usage_backlog_events", "Usage events not yet in the ledger.", Merge.LARGEST)
 FLUSH_LAG = Gauge("tollway_flush_lag_seconds", "Age of the oldest usage event not yet in the ledger.", Merge.LARGEST)
+JOURNAL_BYTES = Gauge("tollway_journal_bytes", "Journal not yet replayed, of living workers.")
+JOURNAL_FAILING = Gauge("tollway_journal_failing", "Workers that can't write their journal.")
 BREAKER_OPEN = Gauge("tollway_limiter_breaker_open", "Workers that take the limiter for silent.")
 CLOCK_OFFSET = Gauge("tollway_clock_offset_seconds", "The limiter's clock minus the gateway's.", Merge.FARTHEST)
 
@@ -102,6 +106,8 @@ COUNTERS = (
     EVENTS_FLUSHED,
     LIMITER_CALLS,
     LIMITER_TIMEOUTS,
+    LOCAL_ADMISSIONS,
+    JOURNAL_REPLAYED,
     HOLDS_REAPED,
     LOG_LINES_DROPPED,
 )
@@ -114,6 +120,8 @@ GAUGES = (
     CONNECTIONS_IDLE,
     USAGE_BACKLOG,
     FLUSH_LAG,
+    JOURNAL_BYTES,
+    JOURNAL_FAILING,
     BREAKER_OPEN,
     CLOCK_OFFSET,
 )

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from gateway.domain.limits import Limit, Remedy, Tier, Unit, Window
+from gateway.domain.limits import Limit, Remedy, Tier, Unit, WhenUnavailable, Window
 from gateway.settings import data_files
 from gateway.settings.data_files import data_file
 from gateway.settings.load import SettingsError, load
@@ -161,11 +161,31 @@ def test_a_limit_says_whether_to_wait_or_to_pay(window: Window, asked: int | Lim
 def test_a_tier_keeps_its_order_concurrency_and_time_zone(read: Reader) -> None:
     """Guarantee: days end at midnight where the plan says so."""
     settings = read().tiers["free"]
-    assert tier_of("free", settings) == Tier("free", ())
+    assert tier_of("free", settings) == Tier("free", (), when_unavailable=WhenUnavailable.ALLOW)
 
     berlin = TierSettings(limits={}, concurrency=0, time_zone="Europe/Berlin")
 
-    assert tier_of("berlin", berlin) == Tier("berlin", (), 0, ZoneInfo("Europe/Berlin"))
+    zone = ZoneInfo("Europe/Berlin")
+    assert tier_of("berlin", berlin) == Tier("berlin", (), 0, zone, when_unavailable=WhenUnavailable.ALLOW)
+
+
+@pytest.mark.parametrize(
+    ("window", "asked", "said", "kept"),
+    [
+        (Window.DAY, 5, None, WhenUnavailable.ALLOW),
+        (Window.MONTH, 5, None, WhenUnavailable.DENY),
+        (Window.MONTH, 5, WhenUnavailable.ALLOW, WhenUnavailable.ALLOW),
+        (Window.MONTH, LimitSettings(maximum=5, remedy=Remedy.WAIT), None, WhenUnavailable.ALLOW),
+        (Window.DAY, 5, WhenUnavailable.DENY, WhenUnavailable.DENY),
+    ],
+)
+def test_what_is_paid_for_is_not_given_away_unchecked(
+    window: Window, asked: int | LimitSettings, said: WhenUnavailable | None, kept: WhenUnavailable
+) -> None:
+    """D6: while Redis is silent, free tiers go on and paid quotas don't, unless the file says otherwise."""
+    tier = tier_of("free", TierSettings(limits={Unit.TOKENS: {window: asked}}, when_unavailable=said))
+
+    assert tier.when_unavailable is kept
 
 
 def test_a_route_after_another_is_no_mistake_while_something_is_left_for_it(read: Reader) -> None:

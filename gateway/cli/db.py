@@ -39,11 +39,11 @@ async def _run(args: argparse.Namespace) -> None:
     if args.verb == "upgrade" and args.revision == "head":
         await ensure_schema(url, settings.database)
     elif args.verb == "upgrade":
-        await upgrade(url, args.revision)
+        await upgrade(url, args.revision, settings.database)
     elif args.verb == "downgrade":
         if not args.yes:
             raise BadInput("a downgrade drops what the older schema can't hold: take a backup, then add --yes")
-        await downgrade(url, args.revision)
+        await downgrade(url, args.revision, settings.database)
     database = Database.open(url, settings.database)
     try:
         revision, applied = await read_history(database)

@@ -19,18 +19,19 @@ from gateway.domain.faults import LEDGER_UNAVAILABLE, Fault
 from gateway.ledger.database import Database
 from gateway.ledger.schema import history, migrations, verify
 from gateway.ledger.tables import schema_history
+from gateway.settings.model import Database as Options
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 
 
-async def upgrade(url: str, revision: str = "head") -> None:
+async def upgrade(url: str, revision: str = "head", options: Options | None = None) -> None:
     """Migrate up to `revision`. Raises Fault(LEDGER_UNAVAILABLE), also for a ledger of a newer Tollway."""
-    await _move(url, command.upgrade, revision)
+    await _move(url, command.upgrade, revision, options)
 
 
-async def downgrade(url: str, revision: str) -> None:
+async def downgrade(url: str, revision: str, options: Options | None = None) -> None:
     """Migrate down to `revision`, "-1" one step, "base" to an empty database. Raises Fault(LEDGER_UNAVAILABLE)."""
-    await _move(url, command.downgrade, revision)
+    await _move(url, command.downgrade, revision, options)
 
 
 def configuration(connection: Connection | None = None) -> Config:
@@ -42,8 +43,8 @@ def configuration(connection: Connection | None = None) -> Config:
     return config
 
 
-async def _move(url: str, move: Callable[[Config, str], None], revision: str) -> None:
-    database = Database.open(url)
+async def _move(url: str, move: Callable[[Config, str], None], revision: str, options: Options | None) -> None:
+    database = Database.open(url, options)
     try:
         async with database.migrating() as connection:
             await connection.run_sync(_moved, move, revision)

@@ -46,7 +46,7 @@ async def ensure_schema(url: str, options: Options | None = None) -> None:
         if revision != HEAD or HEAD not in applied:
             # By name, as this one import is what a warm start must not pay for.
             migrate = importlib.import_module("gateway.ledger.migrate")
-            await migrate.upgrade(url)
+            await migrate.upgrade(url, options=options)
         else:
             verify(applied)
         await make_partitions(database, time.time_ns() // 1_000_000)

@@ -58,6 +58,11 @@ class PostgresServer:
         """Whether the process lives."""
         return self._process is not None and self._process.poll() is None
 
+    def own(self, *files: Path) -> None:
+        """Give files to the user that the server runs as."""
+        for file in files:
+            os.chown(file, self._user.get("user", -1), self._user.get("group", -1))
+
     def start(self) -> None:
         """Start the process, on a new data directory the first time, and wait until it takes connections."""
         if not self.data.exists():
@@ -87,11 +92,11 @@ class PostgresServer:
             time.sleep(0.005)
 
     def _answers(self) -> bool:
-        """Whether it takes connections: a start-up packet gets a request for authentication, or its being let in."""
+        """Whether it takes connections: a start-up packet is answered by the word that the user is let in."""
         with socket.socket(socket.AF_UNIX) as link:
             link.settimeout(5)
             try:
-                link.connect(str(self._path / ".s.PGSQL.5432"))
+                link.connect(str(next(self._path.glob(".s.PGSQL.*[0-9]"), self._path)))
                 packet = b"\0\x03\0\0user\0postgres\0\0"
                 link.sendall((len(packet) + 4).to_bytes(4, "big") + packet)
                 return link.recv(1) == b"R"

@@ -1,4 +1,4 @@
-"""The command line: accounts, keys, usage and db, as an operator types them."""
+"""The command line: accounts, keys and usage, as an operator types them."""
 
 import asyncio
 import json
@@ -19,7 +19,6 @@ from gateway.cli.operator import operator
 from gateway.domain.decisions import Counter, Line, Reservation
 from gateway.domain.usage import UsageEvent
 from gateway.ledger.ledger import Ledger
-from gateway.ledger.schema import HEAD, migrations
 from gateway.quota.redis_limiter import RedisLimiter
 from gateway.quota.resp import RedisLink
 from tests.support.ledgers import an_event, packed, url_of
@@ -308,16 +307,6 @@ def test_usage_lists_the_latest_events(tollway: Tollway, home: Path) -> None:
     assert len(events) == 2
     assert events[0]["account_id"] == "acme"
     assert events[0]["outcome"] == "ok"
-
-
-def test_the_ledger_goes_down_and_up(tollway: Tollway) -> None:
-    """E9, A7: one command migrates, one goes back, one says where the ledger stands."""
-    assert tollway("db", "upgrade")[:2] == (0, f"ledger {HEAD}, this program {HEAD}\n")
-    assert tollway("db", "downgrade", "base", "--yes")[:2] == (0, f"ledger empty, this program {HEAD}\n")
-    status = tollway("db", "status")[1].splitlines()
-    assert [line.split()[1:3] for line in status[1:-1]] == [["to", "come"]] * len(migrations())
-    assert status[-1] == f"ledger empty, this program {HEAD}"
-    assert tollway("accounts", "list")[0] == 0, "any command migrates what it needs"
 
 
 def test_a_ledger_that_cannot_be_opened_ends_with_status_1(tollway: Tollway, home: Path) -> None:

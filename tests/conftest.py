@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.support.limiters",
     "tests.support.postgres",
     "tests.support.ledgers",
+    "tests.support.command_line",
 ]
 
 

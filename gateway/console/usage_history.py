@@ -30,7 +30,7 @@ def month_body(start_s: int, end_s: int, now_s: int, days: Sequence[DayUsage], k
     """One month. `average_per_day` is over its days so far, used or not; the peak is the first of the highest days."""
     by_day = {moment(day.day_s * 1000)[:10]: day.totals.tokens for day in days if start_s <= day.day_s < end_s}
     passed = max(1, -(-(min(end_s, now_s + 1) - start_s) // _DAY_S))
-    peak = max(by_day, key=lambda date: (by_day[date], _reversed(date)), default=None)
+    peak = max(by_day, key=by_day.__getitem__, default=None)
     return {
         "month": moment(start_s * 1000)[:7],
         "days": by_day,
@@ -46,7 +46,3 @@ def as_of(history: Sequence[tuple[int, Subscription]], at_ms: int) -> tuple[Subs
     """The subscriptions as they stood at a moment, of all states that they were in, oldest first."""
     standing = {one.id: one for since_ms, one in history if since_ms <= at_ms}
     return tuple(standing.values())
-
-
-def _reversed(date: str) -> int:
-    return -int(date.replace("-", ""))

@@ -22,8 +22,8 @@ from tests.support.truth_balance import PROMPT, bearer
 from tests.support.valkey import ValkeyServer
 
 TIERS = """
-  free: {limits: {requests: {hour: 1000}, tokens: {day: 150, period: 1000}}}
-  pro: {limits: {requests: {hour: 7000}, tokens: {day: 15000, period: 100000}}}
+  free: {limits: {requests: {hour: 1000}, tokens: {day: 150, period: 1000, lifetime: 1000000}}}
+  pro: {limits: {requests: {hour: 7000}, tokens: {day: 15000, period: 100000, lifetime: 1000000}}}
 """
 REPLY = http(completion(prompt=9, output=4))
 TOKENS = 13
@@ -137,7 +137,8 @@ async def test_a_period_that_moves_is_counted_from_where_it_begins(tmp_path: Pat
 
         await subscribe(here, period_start_s=now_s - 2 * DAY_S)
         answer = await ask(here, key)
-        assert (await limit_of(here, key, "tokens/period"))["used"] == (asked + 2) * TOKENS
+        for name in ("tokens/period", "tokens/lifetime"):
+            assert (await limit_of(here, key, name))["used"] == (asked + 2) * TOKENS
         assert (await here.event(answer.headers["x-request-id"])).tier == "pro"
 
 

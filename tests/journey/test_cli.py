@@ -3,73 +3,24 @@
 import asyncio
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import gateway
-from gateway.__main__ import COMMANDS, main
-from gateway.cli.operator import operator
+from gateway.__main__ import COMMANDS
 from gateway.domain.decisions import Counter, Line, Reservation
 from gateway.domain.usage import UsageEvent
 from gateway.ledger.ledger import Ledger
 from gateway.quota.redis_limiter import RedisLimiter
 from gateway.quota.resp import RedisLink
+from tests.support.command_line import SETTINGS, Tollway
 from tests.support.ledgers import an_event, packed, url_of
 from tests.support.valkey import ValkeyServer
-
-SETTINGS = """
-data_dir: {folder}
-redis: {{url: "{redis}", partitions: 1, timeout_ms: 500}}
-upstreams: {{openai: {{url: sandbox}}}}
-routes: [{{path: /v1/*, upstream: openai, dialect: openai}}]
-tiers:
-  free:
-    limits: {{requests: {{hour: 50}}, tokens: {{day: 1000}}}}
-    concurrency: 5
-  premium:
-    limits: {{requests: {{hour: 500}}}}
-default_tier: free
-"""
-
-Tollway = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def home(tmp_path: Path, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with a settings file that names a real server."""
-    (tmp_path / "gateway.yaml").write_text(SETTINGS.format(folder=tmp_path / "data", redis=valkey.url))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def without_redis(home: Path) -> Path:
-    """The same, but no server answers."""
-    redis = f"unix://{home}/nobody.sock"
-    (home / "gateway.yaml").write_text(SETTINGS.format(folder=home / "data", redis=redis))
-    return home
-
-
-@pytest.fixture
-def tollway(home: Path, capsys: pytest.CaptureFixture[str]) -> Tollway:
-    """Run `tollway …` in the directory: exit status, standard output, standard error."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        try:
-            status = main(words)
-        except SystemExit as end:  # argparse's way out
-            status = int(end.code or 0)
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return run
 
 
 def on_redis(valkey: ValkeyServer, act: Callable[[RedisLink], Awaitable[object]]) -> object:
@@ -122,21 +73,6 @@ def test_an_account_from_its_making_to_its_suspension(tollway: Tollway) -> None:
     shown = tollway("accounts", "show", "acme")[1]
     assert ["tier", "free"] in [line.split() for line in shown.splitlines()]
     assert ["version", "4"] in [line.split() for line in shown.splitlines()]
-
-
-def test_every_change_names_who_made_it(tollway: Tollway, home: Path) -> None:
-    """E8: what is done at the command line stands in the audit under the user's own name."""
-    tollway("accounts", "create", "acme")
-    key = tollway("keys", "create", "acme")[1].strip()
-    tollway("accounts", "set-tier", "acme", "premium")
-    tollway("accounts", "suspend", "acme")
-    tollway("keys", "revoke", key[3:15])
-
-    (ledger,) = home.rglob("ledger.db")
-    with closing(sqlite3.connect(ledger)) as connection:
-        rows = connection.execute("SELECT action, who FROM audit ORDER BY row_id").fetchall()
-
-    assert rows == [(action, operator().who) for action in ("account", "key", "account", "account", "key")]
 
 
 def test_a_key_is_shown_once_and_revoked(tollway: Tollway, home: Path) -> None:

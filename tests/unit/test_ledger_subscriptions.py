@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import event
 
 from gateway.domain.accounts import Account, ApiKey
 from gateway.domain.audit import SYSTEM, Actor
@@ -76,6 +77,19 @@ async def test_all_of_it_comes_back(ledger: Ledger, acme: Account) -> None:
     assert await ledger.grants_of("acme") == [ADDED, refund]
     assert await ledger.granted("acme", Unit.TOKENS) == 480
     assert await ledger.overrides_of("acme") == TERMS
+
+
+async def test_a_credential_is_one_question(ledger: Ledger, acme: Account) -> None:
+    """F4: what a gateway needs of a key it reads at one moment, in one round to the database."""
+    await ledger.create_key(KEY)
+    await ledger.upsert_subscription(BOUGHT, BY, 9)
+    asked: list[str] = []
+    reader = ledger._store.reader.sync_engine
+    event.listen(reader, "before_cursor_execute", lambda *call: asked.append(call[2]))
+
+    assert await ledger.credential(KEY.id) is not None
+
+    assert [one.split()[0] for one in asked if one != "BEGIN"] == ["SELECT"]
 
 
 CHANGES: dict[str, Callable[[Ledger], Awaitable[object]]] = {

@@ -86,6 +86,7 @@ _WORKLOADS = (
     _burst(500),
     _spaced(1),
     _spaced(64),
+    _spaced(256),
     _spaced(500),
 )
 WORKLOADS = {workload.name: workload for workload in _WORKLOADS}

@@ -68,6 +68,11 @@ def split_events(data: bytes) -> Iterator[bytes]:
         yield data[start:]
 
 
+def event_start(data: bytes, at: int) -> int:
+    """Where the event begins that the byte at `at` belongs to."""
+    return _last_end(data[:at])
+
+
 def event_data(event: bytes) -> bytes:
     """The event's data: its `data` fields joined by LF, b"" where it has none (a comment, say)."""
     lines = [_field_value(line) for line in _LINE_END.split(event.removeprefix(_BYTE_ORDER_MARK))]
@@ -84,8 +89,10 @@ def _field_value(line: bytes) -> bytes | None:
 
 def _last_end(data: bytes) -> int:
     """The index just past the last blank line, 0 where there is none."""
-    line_feeds = data.rfind(b"\n\n") + 2
-    mixed = data.rfind(b"\n\r\n") + 3
-    returns = data.rfind(b"\r\r") + 2
-    end = max(line_feeds if line_feeds > 1 else 0, mixed if mixed > 2 else 0, returns if returns > 1 else 0)
+    line_feeds = data.rfind(b"\n\n")
+    # The rarer ends matter only behind that: searching all of a long read for them would cost more than all else.
+    behind = max(0, line_feeds)
+    mixed = data.rfind(b"\n\r\n", behind) + 3
+    returns = data.rfind(b"\r\r", behind) + 2
+    end = max(line_feeds + 2 if line_feeds >= 0 else 0, mixed if mixed > 2 else 0, returns if returns > 1 else 0)
     return end + 1 if end and data[end - 2 : end] == b"\r\r" and data[end : end + 1] == b"\n" else end

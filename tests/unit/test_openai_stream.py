@@ -241,3 +241,27 @@ def test_the_comment_is_no_event() -> None:
         "cached_tokens": 0,
         "reasoning_tokens": 0,
     }
+
+
+@pytest.mark.parametrize("strip", [True, False])
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r"])
+@pytest.mark.parametrize(
+    "told",
+    [
+        [ALONE, "[DONE]"],
+        ["[DONE]", ALONE],
+        [{"error": {"message": "overloaded"}}, "[DONE]", chunk("", "stop")],
+        [chunk(usage=None), ALONE, chunk(usage=None), "[DONE]"],
+        [chunk(usage=None), chunk("", "stop", usage=REPORT), "[DONE]"],
+    ],
+)
+def test_a_burst_is_read_like_its_events_one_by_one(told: list[Any], end: bytes, strip: bool) -> None:
+    """B2: a fast upstream sends all in one read, of which only what is notable is cut: it must tell the same."""
+    payloads = [chunk("a", usage=None), *[chunk("b")] * 9, *told, chunk("c")]
+    events = [b"data: " + (b"[DONE]" if each == "[DONE]" else event(each, b"")[6:]) + end for each in payloads]
+    burst, sent = read(b"".join(events), strip=strip)
+    single, sent_singly = read(*events, strip=strip)
+
+    assert (burst.usage, burst.finished, burst.error_seen) == (single.usage, single.finished, single.error_seen)
+    assert sent == sent_singly
+    assert burst.text() == single.text()

@@ -11,7 +11,8 @@
 --   [2, version]                        stale: the account's entitlements are at this version
 --   [3]                                 missing: hydrate the account first; also where a limit is new to it, as only
 --                                       the ledger knows what was used of its window: the state is dropped
---   [4]                                 skewed: a line's window is not the one running now
+--   [4, start s]                        skewed: a line's window is not the one running now; start: of the window that the
+--                                       account counts in where the clock has moved back from it since, else 0
 --   "text"                              this request failed; nothing was taken
 -- Invariants: all or nothing; idempotent by request_id; a window's start never moves back.
 
@@ -53,11 +54,14 @@ local function reserve(account, holds, leases, packed)
   local rolled, moved, expires_s = false, false, 0
   for i = FIRST, #call, WIDTH do
     local start, finish, maximum, amount = call[i + 1], call[i + 2], call[i + 3], call[i + 4]
-    if now_s < start or now_s >= finish then
-      return {4}
-    end
     local at = 3 + (i - FIRST) / WIDTH * 2
     local stored, used = tonumber(state[at]), tonumber(state[at + 1]) or 0
+    if stored ~= start and stored and stored > now_s then
+      return {4, stored}
+    end
+    if now_s >= finish or (now_s < start and stored ~= start) then
+      return {4, 0}
+    end
     if not stored then
       redis.call('DEL', account)
       return {3}

@@ -113,9 +113,14 @@ class Missing(msgspec.Struct, frozen=True, gc=False):
 
 
 class Skewed(msgspec.Struct, frozen=True, gc=False):
-    """A window passed in is not the one running at the limiter's `now_ms`: compute the windows anew and ask again."""
+    """A window passed in is not the one running at the limiter's `now_ms`: compute the windows anew and ask again.
+
+    `begun_s` is not 0 where the account counts in a window that begins only then, by a clock that has moved back since:
+    the windows of that moment are the right ones. A count never goes back into a window that has ended.
+    """
 
     now_ms: int
+    begun_s: int = 0
 
 
 Decision = Admitted | Refused | Stale | Missing | Skewed

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 
 from gateway.domain.accounts import Caller
-from gateway.domain.decisions import Admitted, Line, Missing, Refused, Reservation, Stale
+from gateway.domain.decisions import Admitted, Line, Missing, Refused, Reservation, Skewed, Stale
 from gateway.domain.faults import LIMITER_UNAVAILABLE, UNKNOWN_TIER, Fault
 from gateway.domain.limits import WhenUnavailable
 from gateway.domain.usage import CountedBy, Outcome, Usage
@@ -62,11 +62,12 @@ class Admission:
             return _decided(exchange, await self._outage.admit(asked, exchange.admitted_ms))
 
     async def _ask(self, exchange: Exchange, caller: Caller, token: bytes, estimate: Usage) -> Admitted | Refused:
+        begun_ms = 0
         for _ in range(ATTEMPTS):
             plan: Plan | None = caller.plan or self._plans.get(caller.tier)
             if plan is None:
                 raise Fault(UNKNOWN_TIER, f"account {caller.account_id} is on tier {caller.tier}, which is not defined")
-            now_ms = self._now_ms()
+            now_ms = max(begun_ms, self._now_ms())
             frame = plan.frame(now_ms // 1000)
             exchange.plan, exchange.frame, exchange.admitted_ms = plan, frame, now_ms
             exchange.record.tier = caller.tier
@@ -74,14 +75,16 @@ class Admission:
             decision = await self._limiter.reserve(asked)
             if isinstance(decision, DECIDED):
                 self._outage.saw(caller.account_id, frame.lines, decision.used)
-                return _decided(exchange, decision)
+                return _decided(exchange, decision, begun_ms)
             if isinstance(decision, Stale):
                 self._directory.forget(caller.account_id)
                 caller = await self._directory.identify(token)
             elif isinstance(decision, Missing):
                 # Before the answer the limiter's clock may not have been known: the frame is looked up again.
-                frame = plan.frame(self._now_ms() // 1000)
+                frame = plan.frame(max(begun_ms, self._now_ms()) // 1000)
                 await self._hydration.hydrate(caller.account_id, caller.version, plan, frame)
+            elif isinstance(decision, Skewed):
+                begun_ms = decision.begun_s * 1000
         raise Fault(LIMITER_UNAVAILABLE, f"no decision for account {caller.account_id}: last answer {decision}")
 
     def _now_ms(self) -> int:
@@ -109,8 +112,9 @@ class Admission:
         )
 
 
-def _decided(exchange: Exchange, decision: Admitted | Refused) -> Admitted | Refused:
+def _decided(exchange: Exchange, decision: Admitted | Refused, begun_ms: int = 0) -> Admitted | Refused:
+    """Note what was decided: at the limiter's time, but in the window that the request is counted in."""
     exchange.record.reserved_s = time.perf_counter()
-    exchange.used, exchange.admitted_ms = decision.used, decision.now_ms
+    exchange.used, exchange.admitted_ms = decision.used, max(decision.now_ms, begun_ms)
     exchange.holding = isinstance(decision, Admitted)
     return decision

@@ -83,9 +83,13 @@ class MemoryLimiter:
             return Missing()
         if state.version > asked.version:
             return Stale(state.version)
-        if any(not line.start_s <= now_us // 1_000_000 < line.end_s for line in asked.lines):
-            return Skewed(now_us // 1000)
-        if any(line.name not in state.counters for line in asked.lines):
+        begun = [state.counters.get(line.name, (None, 0))[0] for line in asked.lines]
+        for line, start_s in zip(asked.lines, begun, strict=True):
+            if start_s != line.start_s and start_s is not None and start_s > now_us // 1_000_000:
+                return Skewed(now_us // 1000, start_s)
+            if now_us // 1_000_000 >= line.end_s or (now_us // 1_000_000 < line.start_s != start_s):
+                return Skewed(now_us // 1000)
+        if None in begun:
             del self._states[asked.account_id]
             return Missing()
         state.version = asked.version

@@ -342,4 +342,4 @@ def _decision(asked: Reservation, now_ms: int, entry: list[int]) -> Decision:
         return refused
     if code == STALE:
         return Stale(entry[1])
-    return Missing() if code == MISSING else Skewed(now_ms)
+    return Missing() if code == MISSING else Skewed(now_ms, entry[1])

@@ -204,3 +204,21 @@ async def test_the_offset_is_the_limiters_clock_minus_ours(subject: Subject) -> 
     subject.clock.now_us += 50 * 86_400 * 1_000_000
     await subject.limiter.reserve(asked("r1", line(subject.clock.now_s, 5)))
     assert 49 * 86_400_000 < subject.limiter.clock_offset_ms < 51 * 86_400_000
+
+
+async def test_a_clock_that_moved_back_does_not_reopen_a_window(subject: Subject) -> None:
+    """D1: after a failover to a server whose clock is behind, an account goes on in the window it was in. The caller is
+    told which, so that the request's event says the same window as the count it is in: else the ledger has a request
+    in a window that its counter never saw, and the next one is charged for it.
+    """  # noqa: D205
+    start_s = subject.clock.now_s
+    await hydrate(subject)
+    assert isinstance(await subject.limiter.reserve(asked("r1", line(start_s, 5))), Admitted)
+    subject.clock.now_us -= 1_000_000
+
+    behind = await subject.limiter.reserve(asked("r2", line(start_s - HOUR_S, 5)))
+    assert behind == Skewed((start_s - 1) * 1000, start_s)
+    again = await subject.limiter.reserve(asked("r2", line(start_s, 5)))
+    assert isinstance(again, Admitted)
+    assert again.used == (2,)
+    assert (await counts(subject))["requests/hour"] == (start_s, 2)

@@ -144,7 +144,7 @@ async def test_each_reply_of_reserve_is_as_its_header_says(link: RedisLink) -> N
     assert await reply(asked("r2", line(start_s, 3, 2), version=2)) == [now_us, [0, 1, 2]]
     assert await reply(asked("r3", fits, version=1)) == [now_us, [2, 2]]
     past = line(start_s - 3600, 9)
-    assert await reply(asked("r4", past, version=2), asked("r3", fits, version=1)) == [now_us, [4], [2, 2]]
+    assert await reply(asked("r4", past, version=2), asked("r3", fits, version=1)) == [now_us, [4, 0], [2, 2]]
 
 
 class _Recorded:

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test check format bench lock
+.PHONY: help run test check format bench chaos lock
 help:  ## list the verbs
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 
@@ -39,6 +39,9 @@ format: $(BIN)/pytest  ## rewrite to the house style
 
 bench: $(BIN)/pytest  ## CPU per request and per chunk: direct, bare proxy, full duty
 	$(BIN)/python tests/bench/run.py $(ARGS)
+
+chaos: $(BIN)/pytest  ## random faults from printed seeds: what is over, lost or doubled?
+	$(BIN)/python -m tests.chaos.run $(ARGS)
 
 LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header --universal --python-version 3.11
 

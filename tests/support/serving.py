@@ -112,10 +112,13 @@ class Serving:
         return found[0] if found else ""
 
     def processes(self) -> dict[str, int]:
-        """Every living child's pid by its name: `valkey-server`, `sandbox`, `worker 0` and so on."""
+        """The living children's pids by name: `valkey-server`, `sandbox`, `worker 0` and so on; none of a dead tree."""
         pid = self.process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        found = {Path(f"/proc/{child}/comm").read_text().strip(): int(child) for child in children if alive(int(child))}
+        found: dict[str, int] = {}
+        with suppress(OSError):  # any of them may be ending now
+            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+                if alive(int(child)):
+                    found[Path(f"/proc/{child}/comm").read_text().strip()] = int(child)
         self._seen.update(found.values())
         return found
 

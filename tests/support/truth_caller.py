@@ -50,8 +50,8 @@ class Caller:
                     await gate.wait()
             await asyncio.sleep(random.Random(story.seed).random() / 20)
             return self._leave(story)
-        lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:-2])}
+        lines = await _head(reader)
+        fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
         story.status = int(lines[0].split()[1])
         story.request_id = story.request_id or fields["x-request-id"]
         assert story.request_id == fields["x-request-id"]
@@ -69,15 +69,26 @@ class Caller:
             story.code = str(answer["error"].get("code"))
         else:
             story.seen = answer["choices"][0]["message"]["content"].count(TEXT)
+            story.whole = True
 
     async def _read_chunks(self, story: Story, reader: asyncio.StreamReader) -> None:
-        held = b""
-        while size := int(await reader.readline(), 16):
+        held, broken = b"", False
+        while size := int(await reader.readuntil(b"\r\n"), 16):
             held += await reader.readexactly(size)
             await reader.readexactly(2)
             *events, held = held.split(b"\n\n")
+            broken = broken or any(b'data: {"error"' in event for event in events)
             story.seen += sum(event.count(SHOWN) for event in events)
             if 0 < story.leaves_at <= story.seen:
                 return self._leave(story)
         await reader.readexactly(2)
+        story.whole = not broken
         return None
+
+
+async def _head(reader: asyncio.StreamReader) -> list[str]:
+    """The lines of the next answer's head, past interim ones."""
+    while True:
+        lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[:-2]
+        if not lines[0].startswith("HTTP/1.1 1"):
+            return lines

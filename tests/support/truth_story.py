@@ -37,7 +37,7 @@ class Story:
 
     `tokens` are what the answer shows, `hidden` its reasoning; `breaks_at` is the token at which a broken stream
     breaks; `leaves_at` the token at which the caller leaves: 0 before the head, -1 never. The second half is filled in
-    by upstream and caller, on one clock.
+    by upstream and caller, on one clock; `whole` says that the caller has read an answer to its end.
     """
 
     name: str
@@ -66,6 +66,7 @@ class Story:
     seen: int = 0
     left_s: float = 0.0
     over: bool = False
+    whole: bool = False
 
     @property
     def true_tokens(self) -> int:

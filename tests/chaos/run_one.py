@@ -1,0 +1,139 @@
+"""One seed's run: callers ask, faults strike, all heals, and once everything is at rest it is judged."""
+
+import asyncio
+import random
+import tempfile
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.chaos.faults import ALONE, FAULTS, Fault
+from tests.chaos.stage import CALLERS, LEASE_S, TIERS, Stage, stage
+from tests.chaos.verdict import verdict
+from tests.support.truth_caller import Caller
+from tests.support.truth_story import draw
+
+TRAFFIC_S = 3.0
+PATIENCE_S = 20.0
+"""No request takes longer: the longest time-out of an upstream, stalls and a failed-over Valkey's among them."""
+
+REST_S = 45.0
+"""Until nothing is held or travels, after the last fault: leases, pauses between tries, a database's recovery."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of a seed. `wrong` is empty for a clean bill."""
+
+    seed: int
+    requests: int
+    events: int
+    forgiven: int
+    happened: tuple[str, ...]
+    wrong: tuple[str, ...]
+    took_s: float
+
+
+def play(seed: int, database: str, program_dir: Path) -> Report:
+    """Run one seed in processes and directories of its own."""
+    started_s = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="twchaos") as directory:
+        try:
+            return asyncio.run(_play(seed, database, program_dir, Path(directory), started_s))
+        except Exception:  # noqa: BLE001  # whatever went wrong belongs into the report of its seed
+            return Report(seed, 0, 0, 0, (), (traceback.format_exc(),), time.perf_counter() - started_s)
+
+
+async def _play(seed: int, database: str, program_dir: Path, directory: Path, started_s: float) -> Report:
+    rng = random.Random(seed)
+    async with stage(directory, database, program_dir) as here:
+        if rng.random() < 0.7:
+            here.clocks.before_the_minute(rng.uniform(0.5, TRAFFIC_S + LEASE_S))
+        wrong: list[str] = []
+        ends_s = time.perf_counter() + TRAFFIC_S
+        callers = [
+            asyncio.create_task(_call(here, random.Random(rng.getrandbits(64)), account, ends_s, wrong))
+            for account in TIERS
+            for _ in range(CALLERS)
+        ]
+        await _strike(here, rng)
+        await asyncio.gather(*callers)
+        wrong += await _rest(here)
+        judged = await verdict(here)
+        status = await asyncio.to_thread(here.tree.stop)
+        if status != 0:
+            wrong.append(f"SIGTERM ended it with status {status}")
+        wrong += [f"process {pid} is left" for pid in here.tree.orphans()]
+        return Report(
+            seed,
+            sum(map(len, here.stories.values())),
+            judged.events,
+            judged.forgiven,
+            tuple(here.happened),
+            (*wrong, *judged.wrong),
+            time.perf_counter() - started_s,
+        )
+
+
+async def _strike(here: Stage, rng: random.Random) -> None:
+    """A few faults at random moments, overlapping as chance has it."""
+    turn = asyncio.Lock()
+    begun_s = time.perf_counter()
+
+    async def strike(fault: Fault, at_s: float, chance: random.Random) -> None:
+        await asyncio.sleep(at_s)
+        if fault in ALONE:
+            async with turn:
+                await told(fault, chance)
+        else:
+            await told(fault, chance)
+
+    async def told(fault: Fault, chance: random.Random) -> None:
+        here.happened.append(f"{time.perf_counter() - begun_s:.2f} s {fault.__name__}")
+        await fault(here, chance)
+
+    strikes = [
+        strike(rng.choice(FAULTS), rng.uniform(0.1, TRAFFIC_S - 0.2), random.Random(rng.getrandbits(64)))
+        for _ in range(rng.randint(1, 5))
+    ]
+    await asyncio.gather(*strikes)
+
+
+async def _call(here: Stage, rng: random.Random, account: str, ends_s: float, wrong: list[str]) -> None:
+    """One caller's requests, on one connection while it lasts, until the traffic ends."""
+    caller = Caller(here.links["gateway"].port, here.keys[account])
+    stories = here.stories.setdefault(account, [])
+    try:
+        while time.perf_counter() < ends_s:
+            story = draw(rng, account, f"{account}-{len(stories)}")
+            stories.append(story)
+            here.upstream.stories[story.name] = story
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    await caller.ask(story, here.upstream.gate)
+            except TimeoutError:
+                wrong.append(f"{story.name} waited {PATIENCE_S} s: {story}")
+                caller.close()
+            except (AssertionError, ValueError, KeyError) as error:
+                wrong.append(f"{story.name} was answered with {error!r}")
+                caller.close()
+            # A refused caller comes back later; one whose gateway is away, too.
+            await asyncio.sleep(rng.uniform(0, 0.05 if story.whole else 0.3))
+    finally:
+        caller.close()
+
+
+async def _rest(here: Stage) -> list[str]:
+    """Wait until nothing is held, travels, or waits on a disk."""
+    left: dict[str, int] = {}
+    with suppress(TimeoutError):
+        async with asyncio.timeout(REST_S):
+            quiet = 0
+            while quiet < 3:  # what is watched lives in other processes
+                left = await here.left_over()
+                quiet = 0 if any(left.values()) else quiet + 1
+                await asyncio.sleep(0.1)
+            return []
+    return [f"not at rest {REST_S} s later: {left}"]

@@ -251,6 +251,7 @@ def test_the_comment_is_no_event() -> None:
         [ALONE, "[DONE]"],
         ["[DONE]", ALONE],
         [{"error": {"message": "overloaded"}}, "[DONE]", chunk("", "stop")],
+        ["[DONE]", {"error": {"message": "overloaded"}}],
         [chunk(usage=None), ALONE, chunk(usage=None), "[DONE]"],
         [chunk(usage=None), chunk("", "stop", usage=REPORT), "[DONE]"],
     ],

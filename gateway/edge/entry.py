@@ -16,10 +16,9 @@ class Entry:
         self._console = console
         self._proxy = proxy
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request."""
         path: str = scope["path"]
         if path.startswith(self._below) or path == self._prefix:
-            await self._console(scope, receive, send)
-        else:
-            await self._proxy(scope, receive, send)
+            return self._console(scope, receive, send)
+        return self._proxy(scope, receive, send)

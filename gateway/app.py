@@ -45,19 +45,14 @@ from gateway.quota.scripts import forbidden, preloading
 from gateway.quota.usage_stream import RedisUsageStream
 from gateway.settings.deployment import Deployment
 from gateway.settings.model import Settings
-from gateway.settings.model import Upstream as UpstreamSettings
 from gateway.settings.tiers import rules_of, tiers_of
-from gateway.snapshot import Route, Snapshot, Target
+from gateway.snapshot import Route, Snapshot
 from gateway.telemetry import catalogue
 from gateway.telemetry.exposition import render
 from gateway.telemetry.log import log
 from gateway.telemetry.metrics import Metrics, Telemetry
 from gateway.telemetry.snapshot import worker_file
-from gateway.upstream.httpx_transport import HttpxTransport
-from gateway.upstream.lean_transport import LeanTransport
-from gateway.upstream.origin import origin_of
-from gateway.upstream.tls import verifying_context
-from gateway.upstream.transport import Timeouts, Transport
+from gateway.upstream.opening import open_target
 
 MIB = 1024 * 1024
 JOURNAL = "journal"
@@ -119,7 +114,9 @@ class Gateway:
             interval_s=settings.metering.flush_interval_ms / 1000,
             on_flushed=self._metrics.count_flushed,
         )
-        self._targets = {name: self._target(name, upstream) for name, upstream in settings.upstreams.items()}
+        self._targets = {
+            name: open_target(name, upstream, deployment.sandbox_url) for name, upstream in settings.upstreams.items()
+        }
         self._entry = self._compose()
         self._start(self._flusher.run())
         self._start(run_outbox(self._ledger, self._limiter.bump))
@@ -291,38 +288,3 @@ class Gateway:
             self._metrics.write_snapshot(self._metrics_file)
         except OSError as error:
             log.warning("metrics_not_written", file=str(self._metrics_file), detail=str(error))
-
-    def _target(self, name: str, upstream: UpstreamSettings) -> Target:
-        """An upstream's transport and credential. Raises ValueError for a URL that can't be used."""
-        sandbox = upstream.uses_sandbox
-        origin = origin_of(self._deployment.sandbox_url if sandbox else upstream.url)
-        waits = upstream.timeouts
-        timeouts = Timeouts(waits.connect_s, waits.first_byte_s, waits.between_bytes_s, waits.total_s, waits.pool_s)
-        transport: Transport
-        if upstream.transport == "httpx" and not sandbox:
-            transport = HttpxTransport(
-                origin,
-                timeouts,
-                max_connections=upstream.max_connections,
-                http2=upstream.http2,
-                proxy=upstream.proxy or None,
-                ssl_context=verifying_context(upstream.ca_file),
-            )
-        else:
-            transport = LeanTransport(
-                origin,
-                timeouts,
-                max_connections=upstream.max_connections,
-                idle_s=upstream.idle_s,
-                ssl_context=verifying_context(upstream.ca_file) if origin.scheme == "https" else None,
-            )
-        address = self._deployment.sandbox_url if sandbox else upstream.url
-        return Target(name, transport, _credential(upstream), address.rstrip("/").encode())
-
-
-def _credential(upstream: UpstreamSettings) -> tuple[bytes, bytes] | None:
-    if not upstream.api_key or upstream.auth == "none":
-        return None
-    if upstream.auth == "bearer":
-        return b"authorization", b"Bearer " + upstream.api_key.encode()
-    return upstream.auth.encode(), upstream.api_key.encode()

@@ -20,22 +20,9 @@ from gateway.domain.limits import Tier, Unit
 from gateway.domain.subscriptions import DEFAULT_RULES, Rules
 from gateway.domain.usage import UNITS, Usage, amounts
 from gateway.domain.windows import span
-from gateway.upstream.transport import Transport
+from gateway.upstream.target import Target
 
 REMEMBERED_PATHS = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """An upstream as requests see it: its name, its transport, and the header that carries the gateway's credential.
-
-    `address` is its URL without a slash at the end, as it may stand before a path in its redirects; empty is unknown.
-    """
-
-    name: str
-    transport: Transport
-    credential: tuple[bytes, bytes] | None
-    address: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ Promises: a caller's credential never goes upstream, an upstream's never comes d
 end here; nobody outside can claim to have been forwarded.
 """
 
-from gateway.snapshot import Target
+from gateway.upstream.target import Target
 from gateway.upstream.transport import RawHeaders
 
 HOP_BY_HOP = frozenset(

@@ -5,7 +5,8 @@ from urllib.parse import urlsplit
 
 from gateway.settings.checks import did_you_mean
 from gateway.settings.convert import BROKEN
-from gateway.settings.model import Route, Settings, Upstream
+from gateway.settings.model import Route, Settings
+from gateway.settings.upstreams import Upstream
 
 Problem = tuple[str, str]
 """The dotted path of the setting to mend, and what is wrong with it."""

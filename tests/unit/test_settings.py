@@ -12,8 +12,9 @@ from gateway.domain.limits import Limit, Remedy, Tier, Unit, WhenUnavailable, Wi
 from gateway.settings import data_files
 from gateway.settings.data_files import data_file
 from gateway.settings.load import SettingsError, load
-from gateway.settings.model import Keys, LimitSettings, Redis, Settings, TierSettings, Upstream
+from gateway.settings.model import Keys, LimitSettings, Redis, Settings, TierSettings
 from gateway.settings.tiers import tier_of
+from gateway.settings.upstreams import Upstream
 
 SHIPPED = Path(__file__).parents[2] / "gateway.yaml"
 MINIMAL = """\

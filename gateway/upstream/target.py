@@ -1,0 +1,18 @@
+"""What requests are sent to: a target is one address of an upstream, with the credential that it is sent."""
+
+from dataclasses import dataclass
+
+from gateway.upstream.transport import Transport
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An upstream as requests see it: its name, its transport, and the header that carries the gateway's credential.
+
+    `address` is its URL without a slash at the end, as it may stand before a path in its redirects; empty is unknown.
+    """
+
+    name: str
+    transport: Transport
+    credential: tuple[bytes, bytes] | None
+    address: bytes = b""

@@ -28,6 +28,9 @@ DOCUMENT_CHARS_PER_TOKEN = 20
 _TEXT_BYTES_PER_TOKEN = 4
 """Turns a medium's tokens into bytes of English text, the measure of `Ask.prompt_bytes`."""
 
+_SOURCE = b'"source"'
+"""Stands in every picture and document: one search in place of two for the many bodies that have neither."""
+
 _UNCOUNTED = (b"/count_tokens", b"/batches")
 
 
@@ -56,6 +59,8 @@ def read_request(body: bytes, path: bytes) -> Ask:
 
 def text_bytes(body: bytes) -> int:
     """The length of the text in `body`, each picture and document counted as the text that would cost as much."""
+    if body.find(_SOURCE) < 0:
+        return len(body)
     pictures, documents = body.count(b'"image"'), body.count(b'"document"')
     if not pictures and not documents:
         return len(body)

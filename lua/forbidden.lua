@@ -13,7 +13,7 @@ local needed = {
   {'HSETNX', key, '', ''}, {'HDEL', key, ''}, {'HEXISTS', key, ''}, {'ZADD', key, 1, ''}, {'ZREM', key, ''},
   {'ZSCORE', key, ''}, {'ZRANGEBYSCORE', key, 0, 1}, {'XADD', key, '*', '', ''}, {'XDEL', key, '1'}, {'XLEN', key},
   {'XRANGE', key, '-', '+'}, {'XREVRANGE', key, '+', '-'}, {'XACK', key, '', '1'},
-  {'XAUTOCLAIM', key, '', '', 1, '0'}, {'XGROUP', 'CREATE', key, '', '0'},
+  {'XAUTOCLAIM', key, '', '', 1, '0'}, {'XCLAIM', key, '', '', 0, '1'}, {'XGROUP', 'CREATE', key, '', '0'},
   {'XREADGROUP', 'GROUP', '', '', 'STREAMS', key, '>'},
 }
 

@@ -3,7 +3,8 @@
 Promises: an event leaves the stream only after the ledger's commit is on disk, so that a kill anywhere loses nothing;
 the ledger takes each request id once, so that reading an event twice counts it once. What can't be read as an event is
 set aside in the ledger, whole, and never holds up the rest. While the ledger or the stream fails, the batch in hand is
-kept and tried again with growing pauses. Where the ledger has a single writer (SQLite) one flusher at a time works, by
+kept and tried again with growing pauses; the stream hears meanwhile that its owner lives, so that nobody else takes it
+over. Where the ledger has a single writer (SQLite) one flusher at a time works, by
 a lease on the stream: a second one is safe but in the way. Else every worker flushes what it is handed.
 """
 
@@ -25,6 +26,8 @@ BATCH = 1_000
 LEASE_MS = 3_000
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _DRAIN_POLL_S = 0.02
+_KEEP_S = 1.0
+"""How often a batch that takes long is kept from being taken over."""
 
 _decode = msgspec.msgpack.Decoder(UsageEvent).decode
 _encode = msgspec.msgpack.Encoder().encode
@@ -35,6 +38,10 @@ class UsageStream(Protocol):
 
     async def read(self, owner: str, at_most: int) -> list[Entry]:
         """New entries for this consumer, and those that a dead one left unfinished."""
+        ...
+
+    async def keep(self, owner: str, entries: Sequence[Entry]) -> None:
+        """Tell that the owner of these entries lives and works at them. Never raises for want of a server."""
         ...
 
     async def done(self, entries: Sequence[Entry]) -> None:
@@ -75,18 +82,30 @@ class Flusher:
         while True:
             batch = asyncio.create_task(self._flush())
             try:
-                full = await asyncio.shield(batch) >= BATCH
+                full = await self._kept(batch) >= BATCH
                 pause_s = _FIRST_PAUSE_S
             except asyncio.CancelledError:
                 await asyncio.wait({batch})
                 raise
             except Exception as error:  # noqa: BLE001  # a background task: it must outlive whatever goes wrong
                 log.warning("flush_failed", detail=_detail(error), retry_s=pause_s, held=len(self._held))
-                await asyncio.sleep(pause_s)
+                await self._pause(pause_s)
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
                 continue
             if not full:
                 await asyncio.sleep(self._interval_s)
+
+    async def _kept(self, batch: asyncio.Task[int]) -> int:
+        """What the batch comes to; it goes on where this is cancelled."""
+        while not (await asyncio.wait({batch}, timeout=_KEEP_S))[0]:
+            await self._stream.keep(self._owner, self._held)
+        return batch.result()
+
+    async def _pause(self, pause_s: float) -> None:
+        ends_s = time.monotonic() + pause_s
+        while (left_s := ends_s - time.monotonic()) > 0:
+            await asyncio.sleep(min(left_s, _KEEP_S))
+            await self._stream.keep(self._owner, self._held)
 
     async def drain(self, patience_s: float) -> int:
         """For a graceful stop, after `run`: flush until nothing is left, at most `patience_s`; how much was left.

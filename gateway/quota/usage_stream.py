@@ -1,9 +1,10 @@
 """The usage stream on Redis: settled events on their way to the ledger, one stream per partition.
 
 Promises: each event is handed out at least once until it is marked done, to one consumer at a time; what a consumer
-read and never finished is handed out again after `idle_ms`. Never blocks the link it shares: the caller polls. Lost
-streams (a flushed server) are made anew. Where some partitions are out of reach (a shard of a Cluster), the others go
-on; where all are, fails as RedisLink.call does.
+read and never finished is handed out again: to its successor of the same name at once, to others `idle_ms` after its
+last sign of life. Never blocks the link it shares: the caller polls. Lost streams (a flushed server) are made anew.
+Where some partitions are out of reach (a shard of a Cluster), the others go on; where all are, fails as RedisLink.call
+does.
 """
 
 import asyncio
@@ -25,14 +26,15 @@ GROUP = "flusher"
 class RedisUsageStream:
     """All partitions' streams over one open link. `idle_ms`: after which a consumer is taken for dead."""
 
-    def __init__(self, link: Link, namespace: str, partitions: int, *, idle_ms: int = 30_000) -> None:
+    def __init__(self, link: Link, namespace: str, partitions: int, *, idle_ms: int = 3_000) -> None:
         self._link = link
         self._keys = [f"{namespace}:{{{partition}}}:events" for partition in range(partitions)]
         self._lease_key = f"{namespace}:flusher"
         self._idle_ms = idle_ms
         self._next_claim_s = 0.0
-        self._unsure: dict[int, Word] = {}
-        """Partitions where an answer was lost, and after which id this consumer may have entries unknown to it."""
+        self._unsure: dict[int, Word] = dict.fromkeys(range(partitions), "0")
+        """Partitions and after which id this consumer may have entries unknown to it: each at first, as one of its name
+        may have died, and those where an answer was lost."""
 
     async def read(self, owner: str, at_most: int) -> list[Entry]:
         """Up to `at_most` entries for this consumer: those of dead consumers first, then new ones."""
@@ -54,6 +56,12 @@ class RedisUsageStream:
                 if group is not None and len(group) == share:
                     busy.append(partition)
         return entries
+
+    async def keep(self, owner: str, entries: Sequence[Entry]) -> None:
+        """Tell that the owner of these entries lives. Never fails: untold, they may be handed out twice."""
+        groups = groupby(sorted(entries, key=attrgetter("partition")), attrgetter("partition"))
+        with suppress(Fault, RedisError):
+            await _reached([self._touch(partition, owner, [one.id for one in group]) for partition, group in groups])
 
     async def done(self, entries: Sequence[Entry]) -> None:
         """Delete entries that are in the ledger. Those out of reach are read again."""
@@ -104,6 +112,9 @@ class RedisUsageStream:
             entries += _entries(partition, found)
             if cursor == b"0-0":
                 break
+
+    async def _touch(self, partition: int, owner: str, ids: list[bytes]) -> None:
+        await self._link.call("XCLAIM", self._keys[partition], GROUP, owner, 0, *ids, "JUSTID")
 
     async def _delete(self, partition: int, ids: list[bytes]) -> None:
         key = self._keys[partition]

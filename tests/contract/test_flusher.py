@@ -26,6 +26,7 @@ class FailingLedger(Ledger):
 
     down = False
     cursed: frozenset[str] = frozenset()
+    hanging: asyncio.Event | None = None
     batches: list[int]
 
     def __init__(self, url: str, options: Database | None = None) -> None:
@@ -36,6 +37,8 @@ class FailingLedger(Ledger):
         """Take them, or be down."""
         if self.down:
             raise Fault(LEDGER_UNAVAILABLE, "down")
+        if self.hanging is not None:
+            await self.hanging.wait()
         if any(event.request_id in self.cursed for event in batch):
             raise ValueError("nobody thought of this")
         self.batches.append(len(batch))
@@ -242,7 +245,7 @@ async def test_one_of_many_flushers_leads_where_there_is_one_writer(
 async def test_a_stop_finishes_the_batch_under_way(
     link: RedisLink, stream: RedisUsageStream, ledger: FailingLedger
 ) -> None:
-    """A graceful stop leaves nothing read but not written, which others would have to wait half a minute for."""
+    """A graceful stop leaves nothing read but not written, which others would have to wait for."""
     await put(link, events(BATCH))
     stopping = flusher(stream, ledger, interval_s=0.001)
     running = asyncio.create_task(stopping.run())
@@ -253,6 +256,31 @@ async def test_a_stop_finishes_the_batch_under_way(
 
     assert await stream.backlog() == 0
     assert await count(ledger) == BATCH
+
+
+@pytest.mark.parametrize("waits", ["in the ledger", "between its tries"])
+async def test_a_batch_that_waits_is_kept(
+    link: RedisLink, stream: RedisUsageStream, ledger: FailingLedger, waits: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a ledger is slow or away, the batch in hand stays its owner's: others don't take it over, one after the
+    other, and write it again and again into a ledger that is slow as it is.
+    """  # noqa: D205
+    monkeypatch.setattr("gateway.metering.flusher._KEEP_S", 0.02)
+    ledger.down = waits == "between its tries"
+    ledger.hanging = None if ledger.down else asyncio.Event()
+    await put(link, events(10))
+    running = asyncio.create_task(flusher(stream, ledger, interval_s=0.01).run())
+    await until(lambda: _pending(link, 10))
+    await asyncio.sleep(0.5)  # well beyond the idle time of the one who looks
+
+    assert await RedisUsageStream(link, "tw", PARTITIONS, idle_ms=400).read("other", 100) == []
+    ledger.down = False
+    if ledger.hanging is not None:
+        ledger.hanging.set()
+    await until(lambda: _is_empty(stream))
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert await count(ledger) == 10
 
 
 async def test_a_drain_gives_up_in_time_and_says_what_is_left(

@@ -77,6 +77,43 @@ async def test_unfinished_events_are_handed_out_again(any_link: Link) -> None:
     assert payloads(claimed) == payloads(dead)
 
 
+async def test_a_restarted_consumer_goes_on_where_it_died(any_link: Link) -> None:
+    """A worker that was killed with entries in hand and comes back under its name has them at once, all of them, and
+    nobody waits until it is taken for dead (A8).
+    """  # noqa: D205
+    for partition in range(PARTITIONS):
+        await put(any_link, partition, *[b"%d-%d" % (partition, number) for number in range(20)])
+    dead = await stream_of(any_link).read("one", 100)
+    await put(any_link, 0, b"new")
+    again = stream_of(any_link)
+    entries = [entry for _ in range(9) for entry in await again.read("one", 12)]
+    assert len(entries) == len(dead) + 1
+    assert payloads(entries) == payloads(dead) | {b"new"}
+
+
+async def test_entries_are_kept_by_signs_of_life_and_lost_without(any_link: Link) -> None:
+    """A flusher that waits long for its database isn't robbed of its batch, which would be written twice for nothing;
+    one that stopped to give signs is, within its idle time.
+    """  # noqa: D205
+    await put(any_link, 0, b"a", b"b")
+    await put(any_link, 3, b"c")
+    slow, other = stream_of(any_link), stream_of(any_link, idle_ms=400)
+    entries = await slow.read("slow", 100)
+    for _ in range(6):
+        await asyncio.sleep(0.1)  # the idle time itself is what is tested
+        await slow.keep("slow", entries)
+        other._next_claim_s = 0.0
+        assert await other.read("other", 100) == []
+
+    async def claimed() -> bool:
+        return payloads(await other.read("other", 100)) == payloads(entries)
+
+    await until(claimed)
+    await slow.done(entries)
+    await slow.keep("slow", entries)
+    assert (await any_link.call("XPENDING", "tw:{0}:events", "flusher"))[0] == 0
+
+
 async def test_a_slow_consumer_keeps_what_it_reads(any_link: Link) -> None:
     """A flusher waiting for its database isn't taken for dead before its time."""
     await put(any_link, 0, b"a")

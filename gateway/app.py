@@ -14,6 +14,7 @@ from gateway.console.services import Services
 from gateway.dialects.registry import DIALECTS
 from gateway.domain.faults import Fault
 from gateway.edge.admission import Admission
+from gateway.edge.bandwidth import Bandwidth
 from gateway.edge.departure import Departures
 from gateway.edge.entry import Entry
 from gateway.edge.exchange import Receive, Scope, Send
@@ -45,7 +46,7 @@ from gateway.quota.scripts import forbidden, preloading
 from gateway.quota.usage_stream import RedisUsageStream
 from gateway.settings.deployment import Deployment
 from gateway.settings.model import Settings
-from gateway.settings.tiers import rules_of, tiers_of
+from gateway.settings.tiers import gate_of, rules_of, tiers_of
 from gateway.snapshot import Route, Snapshot
 from gateway.telemetry import catalogue
 from gateway.telemetry.exposition import render
@@ -208,6 +209,7 @@ class Gateway:
             relay=Relay(settling, extending, self._departures, metering.max_buffered_answer_mb * MIB),
             settling=settling,
             departures=self._departures,
+            bandwidth=Bandwidth(settings.listen.workers, asyncio.get_running_loop().time),
             unmatched=DIALECTS["openai"],
             body_bytes=settings.listen.max_body_mb * MIB,
             finish=Telemetry(self._metrics, settings.log.requests).finish,
@@ -216,9 +218,13 @@ class Gateway:
 
     def _snapshot(self) -> Snapshot:
         settings = self._settings
+        tiers = tiers_of(settings)
         return Snapshot(
             tuple(
                 Route(
+                    endpoint=route.endpoint or route.path,
+                    gate=gate_of(route, tiers),
+                    passes_preflight=route.preflight == "pass",
                     path=route.path,
                     methods=frozenset(route.methods),
                     target=self._targets[route.upstream],
@@ -228,7 +234,7 @@ class Gateway:
                 )
                 for route in settings.routes
             ),
-            tiers_of(settings),
+            tiers,
             rules_of(settings),
         )
 

@@ -16,6 +16,7 @@ from gateway.dialects.dialect import Dialect, LimitFields
 from gateway.domain.decisions import Line
 from gateway.domain.entitlements import Entitled, Entitlements, Standing, entitlements
 from gateway.domain.faults import INVALID_PATH, METHOD_NOT_ALLOWED, UNKNOWN_ROUTE, Fault
+from gateway.domain.gates import Gate
 from gateway.domain.limits import Tier, Unit
 from gateway.domain.subscriptions import DEFAULT_RULES, Rules
 from gateway.domain.usage import UNITS, Usage, amounts
@@ -27,7 +28,10 @@ REMEMBERED_PATHS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What matches a request and where it goes. `methods` empty takes any."""
+    """What matches a request and where it goes. `methods` empty takes any.
+
+    `endpoint` is what usage is recorded under. `passes_preflight` sends CORS preflights on for callers without a key.
+    """
 
     path: str
     methods: frozenset[str]
@@ -35,6 +39,9 @@ class Route:
     dialect: Dialect
     reads_body: bool
     default_max_tokens: int
+    endpoint: str = ""
+    gate: Gate | None = None
+    passes_preflight: bool = False
 
 
 class Frame:
@@ -124,6 +131,7 @@ class Plan:
         self.units: tuple[Unit, ...] = tuple(limit.unit for limit in tier.limits)
         self.counts_tokens = any(unit is not Unit.REQUESTS for unit in self.units)
         self.concurrency = -1 if tier.concurrency is None else tier.concurrency
+        self.bandwidth_byte_s = tier.bandwidth_bit_s / 8
         self._frame = Frame(tier, 0)
         self._pick = _picking([UNITS.index(unit) for unit in self.units])
 

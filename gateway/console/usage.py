@@ -56,7 +56,7 @@ class UsagePages:
             "month": await self._totals(caller, tier, Window.MONTH, now_s),
             "period": await self._period(caller, entitled, tier, now_s, limits),
             "lifetime": _counts(await ledger.lifetime(caller.account_id)),
-            **standing_body(entitled, tier),
+            **standing_body(entitled, tier, now_s),
         }
         if days:
             body["days"] = await self._by_day(caller, now_s, days)

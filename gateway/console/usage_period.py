@@ -9,6 +9,7 @@ from gateway.console.moments import second
 from gateway.domain.entitlements import Entitlements
 from gateway.domain.limits import Limit, Tier, Unit, Window
 from gateway.domain.periods import period_bounds
+from gateway.domain.schedules import Schedule
 from gateway.domain.subscriptions import Subscription
 from gateway.domain.windows import bounds, span
 
@@ -45,7 +46,7 @@ def period_body(entitled: Entitlements, tier: Tier, running: tuple[int, int], us
     }
 
 
-def standing_body(entitled: Entitlements, tier: Tier) -> dict[str, Any]:
+def standing_body(entitled: Entitlements, tier: Tier, now_s: int) -> dict[str, Any]:
     """Which tier, why and until when, what was bought, and the entitlements that apps act on."""
     effective = entitled.effective
     return {
@@ -55,6 +56,18 @@ def standing_body(entitled: Entitlements, tier: Tier) -> dict[str, Any]:
         "subscription": None if effective.subscription is None else _subscription(effective.subscription),
         "numbers": dict(tier.numbers),
         "features": dict(tier.features),
+        "schedules": {name: _schedule(schedule, now_s) for name, schedule in tier.schedules.items()},
+    }
+
+
+def _schedule(schedule: Schedule, now_s: int) -> dict[str, Any]:
+    """Times of day are UTC. `open` now, and when it opens next."""
+    return {
+        "at": [f"{at_s // 3600:02}:{at_s // 60 % 60:02}" for at_s in schedule.at_s],
+        "open_minutes": schedule.open_s // 60,
+        "on_request": schedule.on_request,
+        "open": schedule.is_open(now_s),
+        "next": second(schedule.next_s(now_s)),
     }
 
 

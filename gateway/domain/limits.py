@@ -9,6 +9,7 @@ from enum import StrEnum
 from zoneinfo import ZoneInfo
 
 from gateway.domain.periods import Period
+from gateway.domain.schedules import Schedule
 
 MAXIMUM = 2**53 - 1
 """Largest count a limit may hold: the last integer that Lua's doubles keep exact."""
@@ -99,7 +100,8 @@ class Tier:
 
     `concurrency` bounds the account's requests under way at once; None leaves them unbounded. `numbers` (`max_banks`)
     and `features` are told to apps, which act on them. `period` is the billing period of the one account that this tier
-    was made out for; a tier as it stands in `gateway.yaml` has none.
+    was made out for; a tier as it stands in `gateway.yaml` has none. `bandwidth_bit_s` bounds all
+    of the account's answers together, 0 not at all.
     """
 
     name: str
@@ -112,3 +114,5 @@ class Tier:
     on_exhausted: OnExhausted = OnExhausted.FINISH
     on_disconnect: OnDisconnect = OnDisconnect.CANCEL
     when_unavailable: WhenUnavailable = WhenUnavailable.DENY
+    bandwidth_bit_s: float = 0
+    schedules: Mapping[str, Schedule] = field(default_factory=dict)

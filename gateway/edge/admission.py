@@ -62,12 +62,17 @@ class Admission:
             return _decided(exchange, await self._outage.admit(asked, exchange.admitted_ms))
 
     async def _ask(self, exchange: Exchange, caller: Caller, token: bytes, estimate: Usage) -> Admitted | Refused:
+        decision: object = None
         begun_ms = 0
         for _ in range(ATTEMPTS):
             plan: Plan | None = caller.plan or self._plans.get(caller.tier)
             if plan is None:
                 raise Fault(UNKNOWN_TIER, f"account {caller.account_id} is on tier {caller.tier}, which is not defined")
             now_ms = max(begun_ms, self._now_ms())
+            if exchange.gate is not None and (shut := exchange.gate.shut(plan.tier, now_ms // 1000)) is not None:
+                exchange.record.tier = caller.tier
+                caller = await self._entitled_anew(caller, token, plan, shut)
+                continue
             frame = plan.frame(now_ms // 1000)
             exchange.plan, exchange.frame, exchange.admitted_ms = plan, frame, now_ms
             exchange.record.tier = caller.tier
@@ -86,6 +91,20 @@ class Admission:
             elif isinstance(decision, Skewed):
                 begun_ms = decision.begun_s * 1000
         raise Fault(LIMITER_UNAVAILABLE, f"no decision for account {caller.account_id}: last answer {decision}")
+
+    async def _entitled_anew(self, caller: Caller, token: bytes, plan: Plan, shut: Fault) -> Caller:
+        """The caller as of now, where its account may have changed since it was read; else raises `shut`."""
+        try:
+            live = await self._limiter.peek(caller.account_id)
+        except Fault:
+            raise shut from None
+        if live and live[0] <= caller.version:
+            raise shut
+        self._directory.forget(caller.account_id)
+        caller = await self._directory.identify(token)
+        if not live:  # from now on the limiter knows the version, and who asks again costs the ledger nothing
+            await self._hydration.hydrate(caller.account_id, caller.version, plan, plan.frame(self._now_ms() // 1000))
+        return caller
 
     def _now_ms(self) -> int:
         """Unix milliseconds by the limiter's clock, as its last answer told it."""

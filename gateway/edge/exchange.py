@@ -8,6 +8,7 @@ import msgspec
 
 from gateway.dialects.dialect import Ask, Dialect, StreamReader
 from gateway.domain.decisions import Reservation
+from gateway.domain.gates import Gate
 from gateway.domain.limits import MAXIMUM
 from gateway.domain.usage import Usage
 from gateway.snapshot import Frame, Plan
@@ -67,6 +68,7 @@ class Exchange(msgspec.Struct, eq=False):
     allowance: Allowance | None = None
     plan: Plan | None = None
     frame: Frame | None = None
+    gate: Gate | None = None
     reservation: Reservation | None = None
     estimate: Usage = Usage()
     used: tuple[int, ...] = ()

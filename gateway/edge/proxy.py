@@ -15,13 +15,15 @@ from gateway.domain.decisions import Refused
 from gateway.domain.faults import INTERNAL, MISSING_KEY, Fault
 from gateway.domain.usage import Outcome, Usage
 from gateway.edge.admission import Admission
+from gateway.edge.bandwidth import Bandwidth
 from gateway.edge.departure import Departures
 from gateway.edge.exchange import Exchange, Receive, Scope, Send
 from gateway.edge.headers import forwarded, token_of
+from gateway.edge.preflight import is_preflight, pass_preflight
 from gateway.edge.query_key import key_in, without_key
 from gateway.edge.relay import Relay
 from gateway.edge.reply import send_fault, send_refusal
-from gateway.edge.request_body import PASSING_BYTES, announced_bytes, pass_on, read_whole
+from gateway.edge.request_body import PASSING_BYTES, announced_bytes, is_awaited, pass_on, read_whole
 from gateway.edge.request_id import new_request_id
 from gateway.edge.settling import Settling
 from gateway.identity.directory import Directory
@@ -46,6 +48,7 @@ class Proxy:
     relay: Relay
     settling: Settling
     departures: Departures
+    bandwidth: Bandwidth
     unmatched: Dialect
     body_bytes: int
     finish: Callable[[RequestRecord], None]
@@ -76,12 +79,16 @@ class Proxy:
 
     async def _serve(self, exchange: Exchange) -> None:
         route, path = self._route(exchange)
+        if route.passes_preflight and is_preflight(exchange.scope["method"], exchange.scope["headers"]):
+            return await pass_preflight(exchange, route, path)
         token, caller = await self._identify(exchange)
         body = await self._read(exchange, route)
         estimate = self._estimate(exchange, route, path, body)
         decision = await self.admission.admit(exchange, caller, token, estimate)
         if isinstance(decision, Refused):
             return await send_refusal(exchange, decision)
+        if exchange.plan is not None and exchange.plan.bandwidth_byte_s:
+            self.bandwidth.pace(exchange, exchange.plan.bandwidth_byte_s)
         answer = await self._forward(exchange, route, path, body)
         return await self.relay.relay(exchange, route, answer)
 
@@ -89,7 +96,7 @@ class Proxy:
         scope, record = exchange.scope, exchange.record
         route, path = self.snapshot.route(scope["method"], scope["raw_path"])
         exchange.dialect = route.dialect
-        record.route = record.endpoint = route.path
+        record.route, record.endpoint, exchange.gate = route.path, route.endpoint, route.gate
         record.dialect, record.upstream = route.dialect.name, route.target.name
         return route, path
 
@@ -105,7 +112,7 @@ class Proxy:
     async def _read(self, exchange: Exchange, route: Route) -> bytes | AsyncIterator[bytes]:
         """The body: whole where the dialect reads it or it is short, else as it comes."""
         announced = announced_bytes(exchange.scope["headers"])
-        if not route.reads_body and (announced is None or announced > PASSING_BYTES):
+        if not route.reads_body and (announced is None or announced > PASSING_BYTES or is_awaited(exchange)):
             exchange.watched = True
             return pass_on(exchange)
         body = await read_whole(exchange, announced, self.body_bytes)

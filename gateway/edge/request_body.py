@@ -21,6 +21,11 @@ def announced_bytes(headers: RawHeaders) -> int | None:
     return length
 
 
+def is_awaited(exchange: Exchange) -> bool:
+    """Whether the caller waits to be asked for the body: it isn't before the request was admitted."""
+    return any(name == b"expect" for name, _ in exchange.scope["headers"])
+
+
 async def read_whole(exchange: Exchange, announced: int | None, at_most: int) -> bytes:
     """The whole body. Raises Fault: BODY_TOO_LARGE, CLIENT_GONE."""
     if announced == 0:

@@ -18,6 +18,9 @@ from gateway.settings.upstreams import Upstream
 
 Count = Annotated[int, Meta(ge=0, le=MAXIMUM)]
 Method = Annotated[str, Meta(pattern=r"^[A-Z]{1,32}$", extra={"rule": "an HTTP method in capitals"})]
+TimeOfDay = Annotated[
+    str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", extra={"rule": 'a time of day in quotes, like "06:00"'})
+]
 
 
 class Listen(Section, frozen=True, kw_only=True):
@@ -205,6 +208,33 @@ class Route(Section, frozen=True, kw_only=True):
     default_max_tokens: Annotated[
         int, Meta(ge=1, le=MAXIMUM, description="Output tokens reserved where the caller sets no maximum.")
     ] = 4096
+    endpoint: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9_./:*{}-]{0,128}$",
+            description="What usage is recorded under; empty is path.",
+            extra={"rule": "letters, digits and _ . / : * { } -"},
+        ),
+    ] = ""
+    tiers: Annotated[tuple[Name, ...], Meta(description="Open to these tiers alone; empty is every one.")] = ()
+    needs: Annotated[Name | None, Meta(description="Open to accounts with this feature alone.")] = None
+    schedule: Annotated[
+        Name | None, Meta(description="Open when the tier's schedule of that name is, to tiers with one alone.")
+    ] = None
+    preflight: Annotated[
+        Literal["refuse", "pass"],
+        Meta(description="CORS preflights, which carry no key: pass sends them on, unmetered and without any."),
+    ] = "refuse"
+
+
+class ScheduleSettings(Section, frozen=True, kw_only=True):
+    """Times of day, in UTC, at which something is there."""
+
+    at: Annotated[
+        tuple[TimeOfDay, ...], Meta(min_length=1, description='Times of day in UTC, as in ["00:00", "12:00"].')
+    ]
+    open_minutes: Annotated[int, Meta(ge=1, le=1440, description="How long each time stays open.")] = 60
+    on_request: Annotated[bool, Meta(description="Open at any other time too.")] = False
 
 
 class LimitSettings(Section, frozen=True, kw_only=True):
@@ -274,6 +304,13 @@ class TierSettings(Section, frozen=True, kw_only=True):
     ] = field(default_factory=dict)
     features: Annotated[
         dict[Name, bool], Meta(description="Further entitlements that are there or not, told to apps.")
+    ] = field(default_factory=dict)
+    bandwidth_mbit_s: Annotated[
+        Annotated[float, Meta(ge=0.1, le=1e6)] | None,
+        Meta(description="Of all answers to an account together, in 10^6 bit/s; left out: unbounded."),
+    ] = None
+    schedules: Annotated[
+        dict[Name, ScheduleSettings], Meta(description="Times of day, told to apps; a route may keep to one.")
     ] = field(default_factory=dict)
     prices: Annotated[Prices, Meta(description="What it costs, by the interval it is paid at.")] = field(
         default_factory=dict

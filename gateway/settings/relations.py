@@ -42,6 +42,7 @@ def _route(index: int, settings: Settings) -> Iterator[Problem]:
         return
     if _sound(settings.upstreams, route.upstream) and route.upstream not in settings.upstreams:
         yield f"{path}.upstream", "is not an upstream of this file" + did_you_mean(route.upstream, settings.upstreams)
+    yield from _gate(path, route, settings)
     if not _sound(route.path, route.methods):
         return
     base = _base_path(route, settings)
@@ -52,6 +53,24 @@ def _route(index: int, settings: Settings) -> Iterator[Problem]:
     earlier = next((one for one in range(index) if _covers(settings.routes[one], route)), None)
     if earlier is not None:
         yield f"{path}.path", f"is never reached: routes[{earlier}] matches all of it first; put this one before it"
+
+
+def _gate(path: str, route: Route, settings: Settings) -> Iterator[Problem]:
+    """What a route asks of tiers, some tier has to have."""
+    if not _sound(settings.tiers) or not _sound(*settings.tiers.values()):
+        return
+    for index, name in enumerate(route.tiers if _sound(route.tiers) else ()):
+        if _sound(name) and name not in settings.tiers:
+            yield f"{path}.tiers[{index}]", "is not a tier of this file" + did_you_mean(name, settings.tiers)
+    tiers = settings.tiers.values()
+    if route.needs and _sound(route.needs, *(tier.features for tier in tiers)):
+        features = {name for tier in tiers for name in tier.features}
+        if route.needs not in features:
+            yield f"{path}.needs", "is no feature of any tier" + did_you_mean(route.needs, sorted(features))
+    if route.schedule and _sound(route.schedule, *(tier.schedules for tier in tiers)):
+        schedules = {name for tier in tiers for name in tier.schedules}
+        if route.schedule not in schedules:
+            yield f"{path}.schedule", "is no schedule of any tier" + did_you_mean(route.schedule, sorted(schedules))
 
 
 def _base_path(route: Route, settings: Settings) -> str:

@@ -1,11 +1,14 @@
 """Tiers and the rules of subscriptions as they stand in gateway.yaml, made into the domain's own."""
 
+from collections.abc import Mapping
 from zoneinfo import ZoneInfo
 
 from gateway.domain.entitlements import usual_remedy
+from gateway.domain.gates import Gate
 from gateway.domain.limits import Limit, Remedy, Tier, Unit, WhenUnavailable, Window
+from gateway.domain.schedules import Schedule
 from gateway.domain.subscriptions import DEFAULT_ACCESS, Rules
-from gateway.settings.model import LimitSettings, Settings, TierSettings
+from gateway.settings.model import LimitSettings, Route, ScheduleSettings, Settings, TierSettings
 
 
 def tier_of(name: str, settings: TierSettings) -> Tier:
@@ -27,6 +30,8 @@ def tier_of(name: str, settings: TierSettings) -> Tier:
         on_exhausted=settings.on_exhausted,
         on_disconnect=settings.on_disconnect,
         when_unavailable=settings.when_unavailable or (WhenUnavailable.DENY if paid else WhenUnavailable.ALLOW),
+        bandwidth_bit_s=(settings.bandwidth_mbit_s or 0) * 1e6,
+        schedules={name: _schedule(schedule) for name, schedule in settings.schedules.items()},
     )
 
 
@@ -39,6 +44,18 @@ def rules_of(settings: Settings) -> Rules:
     """What each status of a subscription gives."""
     asked = settings.subscriptions
     return Rules({**DEFAULT_ACCESS, **asked.statuses}, asked.grace_days * 86_400, asked.fallback_tier)
+
+
+def gate_of(route: Route, tiers: Mapping[str, Tier]) -> Gate | None:
+    """What the route asks of its callers' tiers; None where it asks nothing."""
+    if not (route.tiers or route.needs or route.schedule):
+        return None
+    return Gate(route.path, tiers, frozenset(route.tiers), route.needs or "", route.schedule or "")
+
+
+def _schedule(asked: ScheduleSettings) -> Schedule:
+    seconds = sorted({int(time[:2]) * 3600 + int(time[3:]) * 60 for time in asked.at})
+    return Schedule(tuple(seconds), asked.open_minutes * 60, asked.on_request)
 
 
 def _limit(unit: Unit, window: Window, asked: int | LimitSettings) -> Limit:

@@ -1,0 +1,101 @@
+"""Bandwidth: answers of an account leave no faster than its tier says, all of them together.
+
+Promises: within a few milliseconds' worth of bytes of the figure at any time, and of it over seconds; the account's
+connections take turns by slices, so that none starves another; one sleep for some slices, none where the tier has no
+figure. A worker counts for itself: its share is the figure divided by the workers.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.edge.exchange import Exchange, Message, Send
+
+SLICE_S = 0.004
+"""The time that a slice takes, and the least that is waited for: a timer is good for a millisecond or so."""
+
+LATE_S = 0.05
+"""How much of time that went by unused, by late timers, may be made up for."""
+
+LEAST_SLICE_BYTES, MOST_SLICE_BYTES = 1024, 65_536
+PRUNED_ACCOUNTS = 1024
+
+
+class Bucket:
+    """One account's bytes of this worker. `free_s` is when the last byte that was promised has left (loop's time)."""
+
+    __slots__ = ("byte_s", "free_s")
+
+    def __init__(self, byte_s: float, now_s: float) -> None:
+        self.byte_s = byte_s
+        self.free_s = now_s
+
+    def take(self, size: int, now_s: float) -> float:
+        """Promise `size` bytes; how many seconds from now they may leave, 0 for now."""
+        begin_s = max(self.free_s, now_s - LATE_S)
+        self.free_s = begin_s + size / self.byte_s
+        ahead_s = begin_s - now_s
+        return ahead_s if ahead_s >= SLICE_S else 0.0
+
+    @property
+    def slice_bytes(self) -> int:
+        """The bytes of one turn."""
+        return min(max(int(self.byte_s * SLICE_S), LEAST_SLICE_BYTES), MOST_SLICE_BYTES)
+
+
+class Bandwidth:
+    """The buckets of this worker, by account."""
+
+    def __init__(self, workers: int, clock: Callable[[], float]) -> None:
+        self._workers = workers
+        self._clock = clock
+        self._buckets: dict[str, Bucket] = {}
+        self._prune_at = PRUNED_ACCOUNTS
+
+    def bucket(self, account_id: str, byte_s: float) -> Bucket:
+        """The account's bucket, from now on at the tier's figure of `byte_s`."""
+        bucket = self._buckets.get(account_id)
+        if bucket is None:
+            if len(self._buckets) >= self._prune_at:
+                self._prune()
+            bucket = self._buckets[account_id] = Bucket(byte_s, self._clock())
+        bucket.byte_s = byte_s / self._workers
+        return bucket
+
+    def pace(self, exchange: Exchange, byte_s: float) -> None:
+        """Send the exchange's answer at the account's pace, whoever sends it."""
+        exchange.send = _Paced(exchange, self.bucket(exchange.record.account_id, byte_s), self._clock).send
+
+    def _prune(self) -> None:
+        """Forget who owes no wait: a new bucket says the same."""
+        now_s = self._clock()
+        self._buckets = {name: bucket for name, bucket in self._buckets.items() if bucket.free_s > now_s}
+        self._prune_at = max(PRUNED_ACCOUNTS, 2 * len(self._buckets))
+
+
+class _Paced:
+    """An exchange's `send`, slice by slice."""
+
+    __slots__ = ("_bucket", "_clock", "_exchange", "_send")
+
+    def __init__(self, exchange: Exchange, bucket: Bucket, clock: Callable[[], float]) -> None:
+        self._exchange = exchange
+        self._send: Send = exchange.send
+        self._bucket = bucket
+        self._clock = clock
+
+    async def send(self, message: Message) -> None:
+        """As ASGI has it. To a client that left nothing is sent, so nothing waits."""
+        body = message.get("body", b"")
+        step = self._bucket.slice_bytes
+        while len(body) > step and not self._exchange.gone:
+            await self._turn(step)
+            await self._send({"type": "http.response.body", "body": body[:step], "more_body": True})
+            body = body[step:]
+        if body and not self._exchange.gone:
+            await self._turn(len(body))
+        await self._send({**message, "body": body} if body else message)
+
+    async def _turn(self, size: int) -> None:
+        wait_s = self._bucket.take(size, self._clock())
+        if wait_s:
+            await asyncio.sleep(wait_s)

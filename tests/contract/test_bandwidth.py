@@ -1,0 +1,136 @@
+"""Bandwidth of a tier: the figure is met over all of an account's connections, smoothly, and shared fairly."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.edge.bandwidth import PRUNED_ACCOUNTS, SLICE_S, Bandwidth
+from tests.support.odd_peer import Visit, odd_peer
+from tests.support.stand import Stand, stand
+from tests.support.valkey import ValkeyServer
+
+MBIT_S = 16
+TIERS = f"  free: {{bandwidth_mbit_s: {MBIT_S}}}\n  open: {{}}"
+MEASURED_S = 2.5
+PIECE = bytes(65_536)
+ENDLESS = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+async def pour(visit: Visit) -> None:
+    """Answer without an end, as fast as it is taken."""
+    await visit.request()
+    await visit.say(ENDLESS)
+    while True:
+        await visit.say(b"%x\r\n%b\r\n" % (len(PIECE), PIECE))
+
+
+async def download(here: Stand, key: str, seen: Callable[[int], None]) -> None:
+    """Read, and tell how much came."""
+    headers = {"authorization": f"Bearer {key}"}
+    async with here.client.stream("GET", "/open/x", headers=headers) as answer:
+        async for piece in answer.aiter_raw():
+            seen(len(piece))
+
+
+async def measure(here: Stand, key: str, connections: int) -> list[list[tuple[float, int]]]:
+    """What came over so many connections within `MEASURED_S` of the first byte."""
+    seen: list[list[tuple[float, int]]] = [[] for _ in range(connections)]
+    first = asyncio.Event()
+
+    def noting(moments: list[tuple[float, int]]) -> Callable[[int], None]:
+        def note(size: int) -> None:
+            moments.append((time.monotonic(), size))
+            first.set()
+
+        return note
+
+    tasks = [asyncio.create_task(download(here, key, noting(moments))) for moments in seen]
+    await first.wait()
+    began_s = time.monotonic()
+    await asyncio.sleep(MEASURED_S)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return [[(at - began_s, size) for at, size in moments if at - began_s < MEASURED_S] for moments in seen]
+
+
+@pytest.mark.parametrize("connections", [1, 8])
+async def test_the_figure_is_met_and_shared(tmp_path: Path, valkey: ValkeyServer, connections: int) -> None:
+    """D2: 50 / 250 / 500 Mbit/s mean what they say, however many connections the account opens; none of them starves,
+    and bytes come evenly, not in bursts.
+    """  # noqa: D205
+    async with odd_peer(pour) as peer, stand(tmp_path, valkey, peer.port, tiers=TIERS) as here:
+        key = await here.account()
+        seen = await measure(here, key, connections)
+
+        sizes = [sum(size for _, size in moments) for moments in seen]
+        assert sum(sizes) * 8 / MEASURED_S == pytest.approx(MBIT_S * 1e6, rel=0.1)
+        assert min(sizes) > 0.8 * max(sizes)
+        for half in (0, MEASURED_S / 2):
+            part = sum(size for moments in seen for at, size in moments if half <= at < half + MEASURED_S / 2)
+            assert part * 16 / MEASURED_S == pytest.approx(MBIT_S * 1e6, rel=0.15)
+
+
+async def test_a_whole_answer_is_paced_too_and_is_whole(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """D2: many short answers are no way around the figure, and nothing of them is lost or framed otherwise."""
+    body = bytes(range(256)) * 1_000
+
+    async def script(visit: Visit) -> None:
+        while True:
+            await visit.request()
+            await visit.say(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body), body)
+
+    async with odd_peer(script) as peer, stand(tmp_path, valkey, peer.port, tiers=TIERS) as here:
+        key = await here.account()
+        began_s = time.monotonic()
+        answers = [await here.client.get("/open/x", headers={"authorization": f"Bearer {key}"}) for _ in range(8)]
+
+        assert [answer.content for answer in answers] == [body] * 8
+        assert {answer.headers["content-length"] for answer in answers} == {str(len(body))}
+        assert time.monotonic() - began_s > 0.9 * 8 * len(body) / (MBIT_S * 1e6 / 8)
+
+
+async def test_a_tier_without_a_figure_is_sent_to_as_ever(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """D2: another account's figure costs nobody else anything."""
+    async with odd_peer(pour) as peer, stand(tmp_path, valkey, peer.port, tiers=TIERS) as here:
+        key = await here.account("rich", "open")
+        async with here.client.stream("GET", "/open/x", headers={"authorization": f"Bearer {key}"}) as answer:
+            size, began_s = 0, time.monotonic()
+            async for piece in answer.aiter_raw():
+                size += len(piece)
+                if size > 16_000_000:
+                    break
+
+        assert time.monotonic() - began_s < 16_000_000 * 8 / (MBIT_S * 1e6)
+
+
+def test_a_bucket_is_exact_whatever_the_timers_do() -> None:
+    """D2: timers that come late are made up for, up to a bound; time that went by unused isn't saved up."""
+    now_s = 100.0
+    bucket = Bandwidth(1, lambda: now_s).bucket("acme", 1e6)
+    sent = 0
+    for _ in range(1000):
+        wait_s = bucket.take(bucket.slice_bytes, now_s)
+        now_s += wait_s + 0.002 if wait_s else 0.0
+        sent += bucket.slice_bytes
+    assert sent == pytest.approx((now_s - 100) * 1e6, rel=0.02)
+
+    now_s += 60
+    burst = 0
+    while not bucket.take(bucket.slice_bytes, now_s):
+        burst += bucket.slice_bytes
+    assert burst <= (0.05 + 2 * SLICE_S) * 1e6
+
+
+def test_accounts_that_owe_no_wait_are_forgotten() -> None:
+    """F1: a gateway that met a million accounts holds no million buckets."""
+    now_s = 0.0
+    bandwidth = Bandwidth(1, lambda: now_s)
+    for number in range(3 * PRUNED_ACCOUNTS):
+        now_s += 1.0
+        bandwidth.bucket(f"account {number}", 1e6).take(1000, now_s)
+
+    assert len(bandwidth._buckets) <= PRUNED_ACCOUNTS

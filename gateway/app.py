@@ -26,6 +26,7 @@ from gateway.edge.proxy import Proxy
 from gateway.edge.relay import Relay
 from gateway.edge.settling import Settling
 from gateway.identity.directory import Directory
+from gateway.identity.issuers import key_sets, token_callers
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.outbox import run_outbox
 from gateway.ledger.partitions import run_partitions
@@ -118,12 +119,15 @@ class Gateway:
         self._targets = {
             name: open_target(name, upstream, deployment.sandbox_url) for name, upstream in settings.upstreams.items()
         }
+        self._key_sets = key_sets(settings)
         self._entry = self._compose()
         self._start(self._flusher.run())
         self._start(run_outbox(self._ledger, self._limiter.bump))
         if self._ledger.partitioned:
             self._start(run_partitions(self._ledger))
         self._start(self._reaper.run())
+        for key_set in self._key_sets.values():
+            self._start(key_set.run())
         self._start(self._replay.run())
         self._watch()
         self._start(self._report())
@@ -176,11 +180,16 @@ class Gateway:
         settings, deployment, limiter = self._settings, self._deployment, self._limiter
         snapshot = self._snapshot()
         metering = settings.metering
+
+        def wall_clock() -> float:
+            return time.time() + limiter.clock_offset_ms / 1000
+
         directory = Directory(
             self._ledger,
             deployment.digest_key,
             entitle=snapshot.entitle,
-            wall_clock=lambda: time.time() + limiter.clock_offset_ms / 1000,
+            tokens=token_callers(settings, self._ledger, self._key_sets, wall_clock),
+            wall_clock=wall_clock,
         )
         ratios = Ratios()
         self._tokenizer = Tokenizer(

@@ -1,4 +1,4 @@
-"""Who a key belongs to: read from the ledger, kept for a minute, forgotten when the account changes.
+"""Who a key or token speaks for: read from the ledger, kept for a minute, forgotten when the account changes.
 
 `known` is the hot path and answers only what is plainly fine; every other case goes to `identify`, which asks the
 ledger, once per key at a time, and says exactly what is wrong. A change of an account reaches every gateway through
@@ -12,7 +12,7 @@ import hmac
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from hashlib import blake2b
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from gateway.domain.accounts import Account, ApiKey, Caller
 from gateway.domain.entitlements import Credential, Entitled, Standing
 from gateway.domain.faults import (
     EXPIRED_KEY,
+    EXPIRED_TOKEN,
     INVALID_KEY,
     LEDGER_UNAVAILABLE,
     REVOKED_KEY,
@@ -30,6 +31,8 @@ from gateway.domain.faults import (
     FaultKind,
 )
 from gateway.identity.keys import digest, key_id_of
+from gateway.identity.token_callers import TokenCallers
+from gateway.identity.tokens import looks_like_token
 
 _MOST_KEYS = 65_536
 _MOST_UNKNOWN = 16_384
@@ -84,6 +87,7 @@ class Directory:
         digest_key: bytes,
         *,
         entitle: Entitle = own_tier,
+        tokens: TokenCallers | None = None,
         fresh_s: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
@@ -91,6 +95,7 @@ class Directory:
         self._ledger = ledger
         self._digest_key = digest_key
         self._entitle = entitle
+        self._tokens = tokens
         self._fresh_s = fresh_s
         self._quick_key = os.urandom(32)
         self._clock = clock
@@ -98,11 +103,13 @@ class Directory:
         self._keys: dict[bytes, _Known] = {}
         self._of_account: defaultdict[str, set[bytes]] = defaultdict(set)
         self._unknown: dict[str, float] = {}
-        self._loading: dict[str, asyncio.Task[_Known | None]] = {}
+        self._loading: dict[bytes, asyncio.Task[_Known | None]] = {}
 
     def known(self, token: bytes) -> Caller | None:
         """The caller, where the key was read lately and is plainly fine; None says to ask `identify`."""
         entry = self._keys.get(token[3:15])
+        if entry is None and self._tokens is not None:
+            entry = self._keys.get(self._quick(token))
         if (
             entry is None
             or self._clock() >= entry.fresh_until_s
@@ -113,63 +120,84 @@ class Directory:
         return entry.caller
 
     async def identify(self, token: bytes) -> Caller:
-        """The caller. Raises Fault: INVALID_KEY, REVOKED_KEY, EXPIRED_KEY, SUSPENDED_ACCOUNT, LEDGER_UNAVAILABLE."""
-        key_id = key_id_of(token)
-        if key_id is None or self._unknown.get(key_id, 0.0) > self._clock():
-            raise Fault(INVALID_KEY)
-        entry = self._keys.get(key_id.encode())
-        if entry is None or self._clock() >= entry.read_again_s:
-            entry = await self._read(key_id)
-        elif self._clock() >= entry.fresh_until_s:
-            self._entitle_anew(entry)
-        if entry is None or not hmac.compare_digest(digest(self._digest_key, token), entry.digest):
+        """The caller.
+
+        Raises Fault: INVALID_KEY, REVOKED_KEY, EXPIRED_KEY, SUSPENDED_ACCOUNT, LEDGER_UNAVAILABLE, and for tokens what
+        `TokenCallers.credential` does.
+        """
+        tokens = self._tokens
+        if tokens is not None and looks_like_token(token):
+            entry = await self._current(self._quick(token), lambda: tokens.credential(token))
+            expired = EXPIRED_TOKEN
+        else:
+            entry, expired = await self._of_key(token), EXPIRED_KEY
+        if entry is None:
             raise Fault(INVALID_KEY)
         if entry.refusal is not None:
-            raise Fault(entry.refusal)
+            raise Fault(expired if entry.refusal is EXPIRED_KEY else entry.refusal)
         if self._clock() >= entry.expires_s:
-            raise Fault(EXPIRED_KEY)
+            raise Fault(expired)
         entry.seen = self._quick(token)
         return entry.caller
 
+    async def _of_key(self, token: bytes) -> _Known | None:
+        """What is known of the API key; None where there is none of that text."""
+        key_id = key_id_of(token)
+        if key_id is None or self._unknown.get(key_id, 0.0) > self._clock():
+            return None
+        entry = await self._current(key_id.encode(), lambda: self._ledger.credential(key_id))
+        if entry is None or not hmac.compare_digest(digest(self._digest_key, token), entry.digest):
+            return None
+        return entry
+
+    async def _current(self, name: bytes, find: Callable[[], Awaitable[Credential | None]]) -> _Known | None:
+        """What is known under the name, as it is by now."""
+        entry = self._keys.get(name)
+        if entry is None or self._clock() >= entry.read_again_s:
+            return await self._read(name, find)
+        if self._clock() >= entry.fresh_until_s:
+            self._entitle_anew(entry)
+        return entry
+
     def forget(self, account_id: str) -> None:
         """The account changed: drop what is kept of it. What is being read right now may be old: it is not kept."""
-        for key_id in self._of_account.pop(account_id, ()):
-            del self._keys[key_id]
+        for name in self._of_account.pop(account_id, ()):
+            del self._keys[name]
         self._loading.clear()
 
     def _quick(self, token: bytes) -> bytes:
         """A keyed hash for this process alone: OpenSSL's HMAC, by which keys are stored, takes four times as long."""
         return blake2b(token, key=self._quick_key, digest_size=32).digest()
 
-    async def _read(self, key_id: str) -> _Known | None:
-        task = self._loading.get(key_id)
+    async def _read(self, name: bytes, find: Callable[[], Awaitable[Credential | None]]) -> _Known | None:
+        task = self._loading.get(name)
         if task is None:
-            task = asyncio.create_task(self._load(key_id))
-            self._loading[key_id] = task
-            task.add_done_callback(lambda done: self._loaded(key_id, done))
+            task = asyncio.create_task(self._load(name, find))
+            self._loading[name] = task
+            task.add_done_callback(lambda done: self._loaded(name, done))
         # Shielded, as a caller who leaves must not take the answer from the others who wait for it.
         return await asyncio.shield(task)
 
-    def _loaded(self, key_id: str, task: asyncio.Task[_Known | None]) -> None:
-        if self._loading.get(key_id) is task:
-            del self._loading[key_id]
+    def _loaded(self, name: bytes, task: asyncio.Task[_Known | None]) -> None:
+        if self._loading.get(name) is task:
+            del self._loading[name]
         if not task.cancelled():
             task.exception()  # marks it as seen, where every caller has left
 
-    async def _load(self, key_id: str) -> _Known | None:
+    async def _load(self, name: bytes, find: Callable[[], Awaitable[Credential | None]]) -> _Known | None:
         this = asyncio.current_task()
         try:
-            found = await self._ledger.credential(key_id)
+            found = await find()
         except Fault as fault:
-            return self._stand_in(key_id, fault)
+            return self._stand_in(name, fault)
         entry = None if found is None else self._entry(found)
-        if self._loading.get(key_id) is this:
-            self._keep(key_id, entry)
+        if self._loading.get(name) is this:
+            self._keep(name, entry)
         return entry
 
-    def _stand_in(self, key_id: str, fault: Fault) -> _Known:
+    def _stand_in(self, name: bytes, fault: Fault) -> _Known:
         """What was read before the ledger fell silent, for ten minutes; raises the fault where there is nothing."""
-        entry = self._keys.get(key_id.encode())
+        entry = self._keys.get(name)
         now_s = self._clock()
         if entry is None or fault.kind is not LEDGER_UNAVAILABLE or now_s >= entry.read_s + _SERVES_S:
             raise fault
@@ -203,12 +231,12 @@ class Directory:
         until_s = _NEVER if entitled.until_s is None else now_s + entitled.until_s - wall_s
         entry.fresh_until_s = min(entry.read_again_s, until_s)
 
-    def _keep(self, key_id: str, entry: _Known | None) -> None:
-        name = key_id.encode()
+    def _keep(self, name: bytes, entry: _Known | None) -> None:
         self._drop(name)
         if entry is None:
             if len(self._unknown) >= _MOST_UNKNOWN:
                 del self._unknown[next(iter(self._unknown))]
+            key_id = name.decode()
             self._unknown.pop(key_id, None)
             self._unknown[key_id] = self._clock() + _UNKNOWN_S
             return

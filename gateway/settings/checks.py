@@ -45,6 +45,18 @@ def upstream_url(text: str) -> str:
     return ""
 
 
+def jwks_url(text: str) -> str:
+    """Nothing, or an address that nobody in between can answer for."""
+    if not text:
+        return ""
+    url = _split(text)
+    if url is None or url.scheme not in {"http", "https"} or not _host_is_fine(url) or "@" in url.netloc:
+        return 'is not an address; write "https://host/path"'
+    if url.scheme == "http" and url.hostname not in {"localhost", "127.0.0.1", "::1"}:
+        return "has to be https, unless it is on this machine: who answers in its place could sign tokens"
+    return ""
+
+
 def proxy_url(text: str) -> str:
     """Nothing, or an http(s) forward proxy."""
     if not text:

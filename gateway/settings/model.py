@@ -13,6 +13,7 @@ from msgspec import Meta, field
 from gateway.domain.limits import MAXIMUM, OnDisconnect, OnExhausted, Remedy, Unit, WhenUnavailable, Window
 from gateway.domain.subscriptions import Access, Status
 from gateway.settings import checks
+from gateway.settings.callers import Jwt
 from gateway.settings.section import Name, Seconds, Section
 from gateway.settings.upstreams import Upstream
 
@@ -344,6 +345,7 @@ class Settings(Section, frozen=True, kw_only=True):
     journal: Journal = field(default_factory=Journal)
     database: Database = field(default_factory=Database)
     keys: Keys = field(default_factory=Keys)
+    jwt: Annotated[tuple[Jwt, ...], Meta(description="Issuers whose tokens are taken beside API keys.")] = ()
     log: Log = field(default_factory=Log)
     metering: Metering = field(default_factory=Metering)
     upstreams: Annotated[dict[Name, Upstream], Meta(min_length=1, description="Servers behind the gateway, by name.")]

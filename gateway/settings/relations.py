@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from gateway.settings.callers import issuer_problems
 from gateway.settings.checks import did_you_mean
 from gateway.settings.convert import BROKEN
 from gateway.settings.model import Route, Settings
@@ -19,6 +20,8 @@ def problems(settings: Settings) -> Iterator[Problem]:
     fallback = settings.subscriptions.fallback_tier if _sound(settings.subscriptions) else ""
     if fallback and _sound(settings.tiers, fallback) and fallback not in settings.tiers:
         yield "subscriptions.fallback_tier", "is not a tier of this file" + did_you_mean(fallback, settings.tiers)
+    if _sound(settings.jwt):
+        yield from issuer_problems(settings.jwt, settings.tiers)
     if _sound(settings.upstreams):
         for name, upstream in settings.upstreams.items():
             yield from _transport(f"upstreams.{name}", upstream)

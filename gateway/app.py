@@ -27,6 +27,7 @@ from gateway.edge.relay import Relay
 from gateway.edge.settling import Settling
 from gateway.identity.directory import Directory
 from gateway.identity.issuers import key_sets, token_callers
+from gateway.identity.key_sets import KeySet
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.outbox import run_outbox
 from gateway.ledger.partitions import run_partitions
@@ -119,15 +120,12 @@ class Gateway:
         self._targets = {
             name: open_target(name, upstream, deployment.sandbox_url) for name, upstream in settings.upstreams.items()
         }
-        self._key_sets = key_sets(settings)
         self._entry = self._compose()
         self._start(self._flusher.run())
         self._start(run_outbox(self._ledger, self._limiter.bump))
         if self._ledger.partitioned:
             self._start(run_partitions(self._ledger))
         self._start(self._reaper.run())
-        for key_set in self._key_sets.values():
-            self._start(key_set.run())
         self._start(self._replay.run())
         self._watch()
         self._start(self._report())
@@ -188,7 +186,7 @@ class Gateway:
             self._ledger,
             deployment.digest_key,
             entitle=snapshot.entitle,
-            tokens=token_callers(settings, self._ledger, self._key_sets, wall_clock),
+            tokens=token_callers(settings, self._ledger, self._open_key_sets(), wall_clock),
             wall_clock=wall_clock,
         )
         ratios = Ratios()
@@ -224,6 +222,12 @@ class Gateway:
             finish=Telemetry(self._metrics, settings.log.requests).finish,
         )
         return Entry(settings.listen.prefix, console(self._services(directory, snapshot)), proxy)
+
+    def _open_key_sets(self) -> dict[str, KeySet]:
+        sets = key_sets(self._settings)
+        for key_set in sets.values():
+            self._start(key_set.run())
+        return sets
 
     def _snapshot(self) -> Snapshot:
         settings = self._settings

@@ -35,15 +35,11 @@ class Jwt(Section, frozen=True, kw_only=True):
             extra={"rule": "up to 64 letters, digits and . _ @ : -"},
         ),
     ] = ""
-    create_accounts: Annotated[
-        bool, Meta(description="Make an account at its first token.")
-    ] = False
+    create_accounts: Annotated[bool, Meta(description="Make an account at its first token.")] = False
     default_tier: Annotated[
         str, Meta(description="The tier of accounts made so; empty: the default_tier of the file.")
     ] = ""
-    tier_claim: Annotated[str, Meta(description="The claim that picks another tier, by tiers.")] = (
-        ""
-    )
+    tier_claim: Annotated[str, Meta(description="The claim that picks another tier, by tiers.")] = ""
     tiers: Annotated[dict[str, str], Meta(description="Tier by the value of tier_claim.")] = field(default_factory=dict)
     leeway_s: Annotated[float, Meta(ge=0, le=600, description="By how much clocks may be apart.")] = 30
     cache_s: Annotated[Seconds, Meta(description="How often the keys are fetched.")] = 300

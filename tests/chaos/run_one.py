@@ -5,17 +5,20 @@ import random
 import tempfile
 import time
 import traceback
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos.faults import ALONE, FAULTS, Fault
+from tests.chaos.faults import DEADLY, FAULTS, STARTING, WEAKENING, Fault
 from tests.chaos.stage import CALLERS, LEASE_S, TIERS, Stage, stage
 from tests.chaos.verdict import verdict
 from tests.support.truth_caller import Caller
 from tests.support.truth_story import draw
 
 TRAFFIC_S = 3.0
+PAIRED = 0.6
+"""Share of the runs in which something dies while something else is away."""
+
 PATIENCE_S = 20.0
 """No request takes longer: the longest time-out of an upstream, stalls and a failed-over Valkey's among them."""
 
@@ -79,26 +82,23 @@ async def _play(seed: int, database: str, program_dir: Path, directory: Path, st
 
 async def _strike(here: Stage, rng: random.Random) -> None:
     """A few faults at random moments, overlapping as chance has it."""
-    turn = asyncio.Lock()
+    turns: dict[Fault, asyncio.Lock] = {fault: asyncio.Lock() for fault in STARTING}
     begun_s = time.perf_counter()
 
     async def strike(fault: Fault, at_s: float, chance: random.Random) -> None:
         await asyncio.sleep(at_s)
-        if fault in ALONE:
-            async with turn:
-                await told(fault, chance)
-        else:
+        async with turns.get(fault, nullcontext()):
             await told(fault, chance)
 
     async def told(fault: Fault, chance: random.Random) -> None:
         here.happened.append(f"{time.perf_counter() - begun_s:.2f} s {fault.__name__}")
         await fault(here, chance)
 
-    strikes = [
-        strike(rng.choice(FAULTS), rng.uniform(0.1, TRAFFIC_S - 0.2), random.Random(rng.getrandbits(64)))
-        for _ in range(rng.randint(1, 5))
-    ]
-    await asyncio.gather(*strikes)
+    planned = [(rng.choice(FAULTS), rng.uniform(0.1, TRAFFIC_S - 0.2)) for _ in range(rng.randint(1, 4))]
+    if rng.random() < PAIRED:
+        at_s = rng.uniform(0.3, TRAFFIC_S - 0.6)
+        planned += [(rng.choice(WEAKENING), at_s), (rng.choice(DEADLY), at_s + rng.uniform(0.05, 0.6))]
+    await asyncio.gather(*[strike(fault, at_s, random.Random(rng.getrandbits(64))) for fault, at_s in planned])
 
 
 async def _call(here: Stage, rng: random.Random, account: str, ends_s: float, wrong: list[str]) -> None:

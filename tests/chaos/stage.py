@@ -66,7 +66,7 @@ routes:
   - {{ path: /*, upstream: sandbox, dialect: plain }}
 tiers:
   wide: {{ limits: {{ requests: {{ hour: 1000000 }}, tokens: {{ day: 1000000000 }} }}, when_unavailable: deny }}
-  minute: {{ limits: {{ requests: {{ minute: 40 }}, tokens: {{ minute: 6000, day: 60000 }} }}, when_unavailable: deny }}
+  minute: {{ limits: {{ requests: {{ minute: 120 }}, tokens: {{ minute: 12000, day: 60000 }} }}, when_unavailable: deny }}
   tight: {{ limits: {{ requests: {{ hour: 60 }}, tokens: {{ day: 8000 }} }}, concurrency: 6, when_unavailable: deny }}
   lenient: {{ limits: {{ requests: {{ hour: 80 }}, tokens: {{ day: 20000 }} }}, when_unavailable: allow }}
 default_tier: wide

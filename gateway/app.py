@@ -116,6 +116,7 @@ class Gateway:
             owner=f"{os.uname().nodename}:{crc32(os.fsencode(deployment.data_dir)):08x}:{deployment.worker}",
             interval_s=settings.metering.flush_interval_ms / 1000,
             on_flushed=self._metrics.count_flushed,
+            forget=self._limiter.forget,
         )
         self._targets = {
             name: open_target(name, upstream, deployment.sandbox_url) for name, upstream in settings.upstreams.items()

@@ -10,7 +10,7 @@ a lease on the stream: a second one is safe but in the way. Else every worker fl
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -44,8 +44,8 @@ class UsageStream(Protocol):
         """Tell that the owner of these entries lives and works at them. Never raises for want of a server."""
         ...
 
-    async def done(self, entries: Sequence[Entry]) -> None:
-        """Delete entries that are in the ledger."""
+    async def done(self, entries: Sequence[Entry]) -> bool:
+        """Delete entries that are in the ledger; whether all were on the stream still."""
         ...
 
     async def lead(self, owner: str, lease_ms: int) -> bool:
@@ -58,7 +58,10 @@ class UsageStream(Protocol):
 
 
 class Flusher:
-    """One process's flusher. `owner` names it among all; `on_flushed` is told how many events each batch added."""
+    """One process's flusher. `owner` names it among all; `on_flushed` is told how many events each batch added.
+
+    `forget` drops an account's live counts, which are then rebuilt from the ledger (`Limiter.forget`).
+    """
 
     def __init__(
         self,
@@ -68,12 +71,14 @@ class Flusher:
         owner: str,
         interval_s: float,
         on_flushed: Callable[[int], None],
+        forget: Callable[[str], Awaitable[None]],
     ) -> None:
         self._stream = stream
         self._ledger = ledger
         self._owner = owner
         self._interval_s = interval_s
         self._on_flushed = on_flushed
+        self._forget = forget
         self._held: list[Entry] = []
 
     async def run(self) -> None:
@@ -145,10 +150,17 @@ class Flusher:
         if unreadable:
             await self._ledger.set_aside(unreadable, time.time_ns() // 1_000_000)
             log.error("usage_set_aside", entries=len(unreadable), reason=unreadable[0][1])
-        await self._stream.done(self._held)
+        if not await self._stream.done(self._held):
+            await self._forget_all({event.account_id for event in events})
         count, self._held = len(self._held), []
         self._on_flushed(new)
         return count
+
+    async def _forget_all(self, account_ids: Iterable[str]) -> None:
+        """The stream was emptied while its entries were on their way: counts that were rebuilt meanwhile lack them."""
+        log.warning("usage_stream_lost")
+        for account_id in account_ids:
+            await self._forget(account_id)
 
     async def _take_by_one(self, events: Sequence[UsageEvent]) -> tuple[int, list[tuple[bytes, str]]]:
         """How many events were new, and those that the ledger can't take, as (payload, reason)."""

@@ -90,3 +90,10 @@ class Limiter(Protocol):
         Without state, a hydration under way is told to start again.
         """
         ...
+
+    async def forget(self, account_id: str) -> None:
+        """Drop the account's state, whose counts lack what the ledger has: it is Missing, until it is hydrated anew.
+
+        Live holds stay. A hydration under way is told to start again.
+        """
+        ...

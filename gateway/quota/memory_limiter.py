@@ -215,7 +215,12 @@ class MemoryLimiter:
         else:
             state.version = max(state.version, version)
 
-    def forget(self, account_id: str) -> None:
+    async def forget(self, account_id: str) -> None:
+        """See `Limiter.forget`."""
+        self._states.pop(account_id, None)
+        self._marks[account_id] = f"forgotten {next(self._entry_numbers)}"
+
+    def lose(self, account_id: str) -> None:
         """Lose an account's state and mark, as an eviction from Redis would. Its holds live on."""
         self._states.pop(account_id, None)
         self._marks.pop(account_id, None)

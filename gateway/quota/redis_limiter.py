@@ -6,6 +6,7 @@ link's time-out for one try.
 """
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -189,6 +190,10 @@ class RedisLimiter:
     async def bump(self, account_id: str, version: int) -> None:
         """See `Limiter.bump`."""
         await self._run("bump", (self._keyspace.of(account_id).account,), version)
+
+    async def forget(self, account_id: str) -> None:
+        """See `Limiter.forget`."""
+        await self._run("forget", (self._keyspace.of(account_id).account,), f"forgotten {secrets.token_hex(8)}")
 
     async def _flushed_mark(self, account_id: str, patience_s: float) -> str:
         self.breaker.check()

@@ -63,10 +63,11 @@ class RedisUsageStream:
         with suppress(Fault, RedisError):
             await _reached([self._touch(partition, owner, [one.id for one in group]) for partition, group in groups])
 
-    async def done(self, entries: Sequence[Entry]) -> None:
-        """Delete entries that are in the ledger. Those out of reach are read again."""
+    async def done(self, entries: Sequence[Entry]) -> bool:
+        """Delete entries that are in the ledger; whether all were there. Those out of reach are read again."""
         groups = groupby(sorted(entries, key=attrgetter("partition")), attrgetter("partition"))
-        await _reached([self._delete(partition, [entry.id for entry in group]) for partition, group in groups])
+        whole = await _reached([self._delete(partition, [entry.id for entry in group]) for partition, group in groups])
+        return False not in whole
 
     async def lead(self, owner: str, lease_ms: int) -> bool:
         """Take or renew the one lease to flush; whether `owner` has it now, for `lease_ms`."""
@@ -116,14 +117,17 @@ class RedisUsageStream:
     async def _touch(self, partition: int, owner: str, ids: list[bytes]) -> None:
         await self._link.call("XCLAIM", self._keys[partition], GROUP, owner, 0, *ids, "JUSTID")
 
-    async def _delete(self, partition: int, ids: list[bytes]) -> None:
+    async def _delete(self, partition: int, ids: list[bytes]) -> bool:
         key = self._keys[partition]
         try:
             # Deleted first: an entry acknowledged but not deleted would stay for ever, the reverse is tidied by Redis.
-            await asyncio.gather(self._link.call("XDEL", key, *ids), self._link.call("XACK", key, GROUP, *ids))
+            deleted, _ = await asyncio.gather(
+                self._link.call("XDEL", key, *ids), self._link.call("XACK", key, GROUP, *ids)
+            )
         except Fault:
             self._unsure[partition] = "0"
             raise
+        return bool(deleted == len(ids))
 
     async def _read_new(self, partition: int, owner: str, at_most: int) -> list[Entry]:
         """New entries; first those that were given to this consumer in an answer that was lost."""

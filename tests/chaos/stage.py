@@ -66,7 +66,9 @@ routes:
   - {{ path: /*, upstream: sandbox, dialect: plain }}
 tiers:
   wide: {{ limits: {{ requests: {{ hour: 1000000 }}, tokens: {{ day: 1000000000 }} }}, when_unavailable: deny }}
-  minute: {{ limits: {{ requests: {{ minute: 120 }}, tokens: {{ minute: 12000, day: 60000 }} }}, when_unavailable: deny }}
+  minute:
+    limits: {{ requests: {{ minute: 120 }}, tokens: {{ minute: 12000, day: 60000 }} }}
+    when_unavailable: deny
   tight: {{ limits: {{ requests: {{ hour: 60 }}, tokens: {{ day: 8000 }} }}, concurrency: 6, when_unavailable: deny }}
   lenient: {{ limits: {{ requests: {{ hour: 80 }}, tokens: {{ day: 20000 }} }}, when_unavailable: allow }}
 default_tier: wide
@@ -79,6 +81,7 @@ class Tree(Serving):
 
     def __init__(self, directory: Path, clocks: Clocks, program_dir: Path) -> None:
         super().__init__(directory)
+        self._program_dir = program_dir
         self._environment = os.environ | {
             "TOLLWAY_CHAOS_CLOCK": str(clocks.file),
             "PYTHONPATH": f"{program_dir}:{Path.cwd()}",
@@ -99,6 +102,7 @@ class Tree(Serving):
             text=True,
             start_new_session=True,
             env=self._environment,
+            cwd=self._program_dir,  # which comes first on the path of `python -m`
         )
 
     @property

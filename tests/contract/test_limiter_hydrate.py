@@ -89,3 +89,17 @@ async def test_the_mark_waits_for_the_flusher(subject: Subject) -> None:
     assert not done
     await subject.take_events()
     assert await waiting
+
+
+async def test_an_account_that_is_forgotten_is_rebuilt_with_its_holds(subject: Subject) -> None:
+    """A8: counts that lack usage of the ledger are dropped whole; what runs stays held, and is counted once."""
+    now_s = subject.clock.now_s
+    await hydrate(subject, Counter("requests/hour", now_s, 0))
+    await admit(subject, asked("r1", line(now_s, 9)))
+    early = await subject.limiter.flushed_mark(ACCOUNT, 0)
+    await subject.limiter.forget(ACCOUNT)
+    assert isinstance(await subject.limiter.reserve(asked("r2", line(now_s, 9))), Missing)
+    assert not await subject.limiter.hydrate(ACCOUNT, 1, (Counter("requests/hour", now_s, 0),), now_s + 86_400, early)
+
+    assert await hydrate(subject, Counter("requests/hour", now_s, 5))
+    assert await counts(subject) == {"requests/hour": (now_s, 6)}

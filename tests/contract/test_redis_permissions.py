@@ -51,6 +51,7 @@ async def test_the_handbooks_user_may_do_all_that_is_asked_for(user: RedisLink, 
     await subject.limiter.settle(settled(asked("r2", line(start_s, 99, 5)), 4, event=msgspec.msgpack.encode(event)))
     await subject.limiter.bump("acme", 7)
     await subject.limiter.bump("stranger", 7)
+    await subject.limiter.forget("nobody")
     assert await subject.stream.lead("one", 1000)
     assert await subject.stream.lead("one", 1000)
     assert await subject.stream.oldest_ms() is not None

@@ -17,7 +17,20 @@ from gateway.settings.data_files import data_file
 from tests.support.limiters import ACCOUNT, Clock, RedisSubject, asked, hydrate, line, settled
 
 FILES = sorted(data_file("lua", "").glob("*.lua"))
-VERBS = {"reserve", "settle", "late", "correct", "extend", "renew", "reap", "hydrate", "peek", "bump", "replay"}
+VERBS = {
+    "reserve",
+    "settle",
+    "late",
+    "correct",
+    "extend",
+    "renew",
+    "reap",
+    "hydrate",
+    "peek",
+    "bump",
+    "forget",
+    "replay",
+}
 VERBS |= {"forbidden"}
 
 every_script = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

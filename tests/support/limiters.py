@@ -70,7 +70,7 @@ class MemorySubject:
 
     async def lose(self, account_id: str) -> None:
         """See `Subject`."""
-        self.limiter.forget(account_id)
+        self.limiter.lose(account_id)
 
     async def take_events(self) -> list[bytes]:
         """See `Subject`."""

@@ -47,6 +47,7 @@ from gateway.quota.resp import RedisError
 from gateway.quota.scripts import forbidden, preloading
 from gateway.quota.usage_stream import RedisUsageStream
 from gateway.settings.deployment import Deployment
+from gateway.settings.model import Route as RouteSettings
 from gateway.settings.model import Settings
 from gateway.settings.tiers import gate_of, rules_of, tiers_of
 from gateway.snapshot import Route, Snapshot
@@ -55,7 +56,10 @@ from gateway.telemetry.exposition import render
 from gateway.telemetry.log import log
 from gateway.telemetry.metrics import Metrics, Telemetry
 from gateway.telemetry.snapshot import worker_file
-from gateway.upstream.opening import open_target
+from gateway.upstream.choice import Choice, Upstream
+from gateway.upstream.health_check import run_checks
+from gateway.upstream.opening import open_upstream, retry_of
+from gateway.upstream.transport import Transport
 
 MIB = 1024 * 1024
 JOURNAL = "journal"
@@ -118,9 +122,7 @@ class Gateway:
             on_flushed=self._metrics.count_flushed,
             forget=self._limiter.forget,
         )
-        self._targets = {
-            name: open_target(name, upstream, deployment.sandbox_url) for name, upstream in settings.upstreams.items()
-        }
+        self._upstreams = self._open_upstreams()
         self._entry = self._compose()
         self._start(self._flusher.run())
         self._start(run_outbox(self._ledger, self._limiter.bump))
@@ -156,8 +158,8 @@ class Gateway:
                 log.warning("usage_left_for_later", events=left)
         except Fault as fault:
             log.warning("usage_left_for_later", detail=fault.internal)
-        for target in self._targets.values():
-            await target.transport.aclose()
+        for transport in self._transports():
+            await transport.aclose()
         self._tokenizer.close()
         await self._ledger.close()
         self._limiter.breaker.close()
@@ -171,6 +173,14 @@ class Gateway:
         )
         root = self._deployment.data_dir / JOURNAL
         return Outage(local, Journal(root, max_bytes=journal.max_mb * MIB, sync_s=journal.sync_ms / 1000))
+
+    def _open_upstreams(self) -> dict[str, Upstream]:
+        opened = {}
+        for name, asked in self._settings.upstreams.items():
+            upstream = opened[name] = open_upstream(name, asked, self._deployment.sandbox_url)
+            if asked.health is not None:
+                self._start(run_checks(upstream, asked.health))
+        return opened
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work))
@@ -241,16 +251,26 @@ class Gateway:
                     passes_preflight=route.preflight == "pass",
                     path=route.path,
                     methods=frozenset(route.methods),
-                    target=self._targets[route.upstream],
+                    target=self._upstreams[route.upstream].members[0].target,
                     dialect=DIALECTS[route.dialect],
                     reads_body=route.dialect != "plain",
                     default_max_tokens=route.default_max_tokens,
+                    choice=self._choice(route),
                 )
                 for route in settings.routes
             ),
             tiers,
             rules_of(settings),
         )
+
+    def _choice(self, route: RouteSettings) -> Choice | None:
+        """None where all goes to one target that nothing watches."""
+        names = (route.upstream, *route.fallback)
+        asked = [self._settings.upstreams[name] for name in names]
+        upstreams = tuple(self._upstreams[name] for name in names)
+        if sum(len(one.members) for one in upstreams) == 1 and asked[0].health is None and not asked[0].models:
+            return None
+        return Choice(upstreams, retry_of(asked[0]), self._metrics.count_attempt)
 
     def _services(self, directory: Directory, snapshot: Snapshot) -> Services:
         settings, limiter = self._settings, self._limiter
@@ -283,11 +303,17 @@ class Gateway:
         watch(catalogue.HOLDS_REAPED, lambda: self._reaper.reaped)
         watch(catalogue.LIMITER_TIMEOUTS, lambda: self._link.timeouts)
         watch(catalogue.FLUSH_LAG, self._flush_lag_s)
-        targets = self._targets.values()
-        watch(catalogue.CONNECTIONS_OPEN, lambda: sum(target.transport.connections()[0] for target in targets))
-        watch(catalogue.CONNECTIONS_IDLE, lambda: sum(target.transport.connections()[1] for target in targets))
+        transports = self._transports()
+        watch(catalogue.CONNECTIONS_OPEN, lambda: sum(transport.connections()[0] for transport in transports))
+        watch(catalogue.CONNECTIONS_IDLE, lambda: sum(transport.connections()[1] for transport in transports))
+        members = [member for upstream in self._upstreams.values() for member in upstream.members]
+        watch(catalogue.TARGETS_UNFIT, lambda: sum(not member.health.is_fit for member in members))
         watch(catalogue.USAGE_BACKLOG, lambda: self._backlog)
         watch(catalogue.CLOCK_OFFSET, lambda: self._limiter.clock_offset_ms / 1000)
+
+    def _transports(self) -> list[Transport]:
+        members = (member for upstream in self._upstreams.values() for member in upstream.members)
+        return list(dict.fromkeys(member.target.transport for member in members))
 
     def _flush_lag_s(self) -> float:
         if self._oldest_ms is None:

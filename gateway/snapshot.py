@@ -21,6 +21,7 @@ from gateway.domain.limits import Tier, Unit
 from gateway.domain.subscriptions import DEFAULT_RULES, Rules
 from gateway.domain.usage import UNITS, Usage, amounts
 from gateway.domain.windows import span
+from gateway.upstream.choice import Choice
 from gateway.upstream.target import Target
 
 REMEMBERED_PATHS = 4096
@@ -31,6 +32,7 @@ class Route:
     """What matches a request and where it goes. `methods` empty takes any.
 
     `endpoint` is what usage is recorded under. `passes_preflight` sends CORS preflights on for callers without a key.
+    `choice` is None where there is none: all goes to `target`, else the first one.
     """
 
     path: str
@@ -42,6 +44,7 @@ class Route:
     endpoint: str = ""
     gate: Gate | None = None
     passes_preflight: bool = False
+    choice: Choice | None = None
 
 
 class Frame:

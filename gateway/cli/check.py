@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 def summary(settings: Settings) -> str:
     """Upstreams, routes and tiers, a line each. Tells no secret."""
     upstreams = [
-        f"  {name}: {'built-in sandbox' if upstream.uses_sandbox else upstream.url}"
+        f"  {name}: {'built-in sandbox' if upstream.uses_sandbox else ', '.join(upstream.addresses)}"
         for name, upstream in settings.upstreams.items()
     ]
     routes = [_route(route) for route in settings.routes]
@@ -46,7 +46,7 @@ def summary(settings: Settings) -> str:
 
 def _route(route: Route) -> str:
     methods = f"{','.join(route.methods)} " if route.methods else ""
-    return f"  {methods}{route.path} -> {route.upstream} ({route.dialect})"
+    return f"  {methods}{route.path} -> {', '.join((route.upstream, *route.fallback))} ({route.dialect})"
 
 
 def _tier(tier: Tier, *, is_default: bool) -> str:

@@ -10,6 +10,7 @@ from gateway.dialects.anthropic_stream import AnthropicStream
 from gateway.dialects.anthropic_text import answer_text
 from gateway.dialects.anthropic_usage import read_usage
 from gateway.dialects.dialect import Ask, LimitFields, StreamReader
+from gateway.dialects.model_name import renamed_in_body
 from gateway.dialects.refusal_text import describe
 from gateway.domain.decisions import Refused
 from gateway.domain.faults import Fault
@@ -48,6 +49,10 @@ class Anthropic:
     def read_request(self, body: bytes, path: bytes) -> Ask:
         """What the body asks for. Raises Fault(INVALID_BODY)."""
         return read_request(body, path)
+
+    def with_model(self, path: bytes, body: bytes, model: str) -> tuple[bytes, bytes]:
+        """The name stands in the body."""
+        return path, renamed_in_body(body, model)
 
     def read_usage(self, body: bytes) -> Usage | None:
         """The usage of a whole answer."""

@@ -113,6 +113,13 @@ class Dialect(Protocol):
         """
         ...
 
+    def with_model(self, path: bytes, body: bytes, model: str) -> tuple[bytes, bytes]:
+        """Path (with its query) and body of a request that asks for `model`, every other byte as it was.
+
+        Raises Fault(INVALID_BODY).
+        """
+        ...
+
     def read_usage(self, body: bytes) -> Usage | None:
         """The usage that a whole (unstreamed) answer reports, None where it reports none. Never raises."""
         ...

@@ -12,6 +12,7 @@ from gateway.dialects.gemini_request import read_request
 from gateway.dialects.gemini_stream import GeminiStream
 from gateway.dialects.gemini_text import answer_text
 from gateway.dialects.gemini_usage import read_usage
+from gateway.dialects.model_name import renamed_in_path
 from gateway.dialects.refusal_text import describe
 from gateway.domain.decisions import Refused
 from gateway.domain.faults import Fault
@@ -43,6 +44,10 @@ class Gemini:
     def read_request(self, body: bytes, path: bytes) -> Ask:
         """What is asked of the model in the path. Raises Fault(INVALID_BODY)."""
         return read_request(body, path)
+
+    def with_model(self, path: bytes, body: bytes, model: str) -> tuple[bytes, bytes]:
+        """The name stands in the path."""
+        return renamed_in_path(path, model), body
 
     def read_usage(self, body: bytes) -> Usage | None:
         """The usage of a whole answer."""

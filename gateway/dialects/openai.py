@@ -7,6 +7,7 @@ API's other endpoints pass unchanged.
 import msgspec
 
 from gateway.dialects.dialect import Ask, LimitFields, StreamReader
+from gateway.dialects.model_name import renamed_in_body
 from gateway.dialects.openai_request import read_request
 from gateway.dialects.openai_stream import OpenAIStream
 from gateway.dialects.openai_text import answer_text
@@ -40,6 +41,10 @@ class OpenAI:
         """What the body asks for. Raises Fault(INVALID_BODY)."""
         del path
         return read_request(body)
+
+    def with_model(self, path: bytes, body: bytes, model: str) -> tuple[bytes, bytes]:
+        """The name stands in the body."""
+        return path, renamed_in_body(body, model)
 
     def read_usage(self, body: bytes) -> Usage | None:
         """The usage of a whole answer."""

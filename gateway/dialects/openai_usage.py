@@ -95,12 +95,7 @@ def added(first: Usage | None, second: Usage | None) -> Usage | None:
     """Both reports together: the steps of one answer."""
     if first is None or second is None:
         return first or second
-    return Usage(
-        first.input_tokens + second.input_tokens,
-        first.output_tokens + second.output_tokens,
-        first.cached_tokens + second.cached_tokens,
-        first.reasoning_tokens + second.reasoning_tokens,
-    )
+    return first.plus(second)
 
 
 def _detail(report: dict[str, Any], groups: tuple[str, str], name: str) -> int:

@@ -79,6 +79,11 @@ class Plain:
         del path
         return Ask(model="", streamed=False, prompt_bytes=0, max_output=0, choices=1, body=body)
 
+    def with_model(self, path: bytes, body: bytes, model: str) -> tuple[bytes, bytes]:
+        """None is known."""
+        del model
+        return path, body
+
     def read_usage(self, body: bytes) -> Usage | None:
         """None is known."""
         del body

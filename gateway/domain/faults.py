@@ -20,9 +20,12 @@ class FaultKind:
 class Fault(Exception):  # noqa: N818  # design.md §1: the word is fault
     """A request that can't be served, with what the caller may know and what only the log may know."""
 
-    def __init__(self, kind: FaultKind, internal: str = "", *, public: str = "") -> None:
+    def __init__(
+        self, kind: FaultKind, internal: str = "", *, public: str = "", retry_after_s: int | None = None
+    ) -> None:
         super().__init__(internal or kind.public)
         self.kind = kind
+        self.retry_after_s = retry_after_s
         self.public = public or kind.public
         self.internal = internal
 
@@ -59,6 +62,10 @@ UPSTREAM_BROKEN = FaultKind(502, "upstream_broken", _SERVER, "The upstream's ans
 UPSTREAM_TIMEOUT = FaultKind(504, "upstream_timeout", _SERVER, "The upstream did not answer in time.")
 UPSTREAM_DENIED = FaultKind(502, "upstream_denied", _SERVER, "The upstream did not accept the gateway's credential.")
 UPSTREAM_BUSY = FaultKind(503, "upstream_busy", _SERVER, "Too many requests wait for a connection to the upstream.")
+UPSTREAM_DOWN = FaultKind(503, "upstream_down", _SERVER, "The upstream failed lately and is not asked for now.")
+UPSTREAM_RATE_LIMITED = FaultKind(
+    429, "upstream_rate_limited", _SERVER, "The upstream's own rate limit is reached; no limit of yours is."
+)
 BAD_REQUEST = FaultKind(400, "bad_request", _REQUEST, "The request is not valid HTTP.")
 REQUEST_TIMEOUT = FaultKind(408, "request_timeout", _REQUEST, "The request did not arrive in time.")
 TARGET_TOO_LONG = FaultKind(414, "target_too_long", _REQUEST, "The path and query are longer than this gateway takes.")

@@ -13,6 +13,7 @@ from gateway.domain.limits import MAXIMUM
 from gateway.domain.usage import Usage
 from gateway.snapshot import Frame, Plan
 from gateway.telemetry.record import RequestRecord
+from gateway.upstream.target import Target
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -50,7 +51,8 @@ class Exchange(msgspec.Struct, eq=False):
     last bytes were handed to the server, after which its silence means nothing. `watched` keeps a second watcher away,
     `sweeps` counts how often `Departures` has met the request, `renewed_s` is when its lease last was
     (`time.perf_counter()`). `allowance` bounds a stream; `heard_chunks` of the upstream had been heard at `heard_s`
-    (the loop's time), when `KeepAlive` last met it.
+    (the loop's time), when `KeepAlive` last met it. `target` is where it went, None where the route has but one;
+    `earlier` what attempts before the last one reported that they used.
     """
 
     scope: Scope
@@ -65,6 +67,8 @@ class Exchange(msgspec.Struct, eq=False):
     sweeps: int = 0
     ask: Ask | None = None
     reader: StreamReader | None = None
+    target: Target | None = None
+    earlier: Usage | None = None
     allowance: Allowance | None = None
     plan: Plan | None = None
     frame: Frame | None = None

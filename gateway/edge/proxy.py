@@ -15,6 +15,7 @@ from gateway.domain.decisions import Refused
 from gateway.domain.faults import INTERNAL, MISSING_KEY, Fault
 from gateway.domain.usage import Outcome, Usage
 from gateway.edge.admission import Admission
+from gateway.edge.attempts import Attempts
 from gateway.edge.bandwidth import Bandwidth
 from gateway.edge.departure import Departures
 from gateway.edge.exchange import Exchange, Receive, Scope, Send
@@ -131,11 +132,16 @@ class Proxy:
         self, exchange: Exchange, route: Route, path: bytes, body: bytes | AsyncIterator[bytes]
     ) -> Answer:
         scope, ask = exchange.scope, exchange.ask
-        headers = forwarded(scope["headers"], route.target, exchange.request_id.encode(), plain_answer=route.reads_body)
         sent = _body_of(ask, body)
         if scope["query_string"]:
             query = without_key(scope["query_string"])
             path = path + b"?" + query if query else path
+        if route.choice is not None:
+            until_s = time.monotonic() + route.choice.retry.total_s
+            answer = await Attempts(exchange, route, route.choice, path, sent, until_s).answer()
+            exchange.record.forwarded_s = time.perf_counter()
+            return answer
+        headers = forwarded(scope["headers"], route.target, exchange.request_id.encode(), plain_answer=route.reads_body)
         answer = await route.target.transport.send(scope["method"].encode(), path, headers, sent)
         exchange.record.forwarded_s = time.perf_counter()
         return answer

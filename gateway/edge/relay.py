@@ -17,7 +17,7 @@ from gateway.edge.event_reads import EventReads
 from gateway.edge.exchange import Exchange
 from gateway.edge.extending import Extending
 from gateway.edge.headers import returned
-from gateway.edge.reply import send_whole, state_headers
+from gateway.edge.reply import OF_THE_UPSTREAM, send_whole, state_headers
 from gateway.edge.settling import Settling
 from gateway.snapshot import Route
 from gateway.upstream.transport import Answer, RawHeaders
@@ -49,9 +49,12 @@ class Relay:
         """Send `answer` to its end. Raises Fault while nothing was sent yet."""
         exchange.record.upstream_status = exchange.record.status = answer.status
         try:
-            if answer.status in NO_CREDENTIAL and route.target.credential is not None:
-                raise Fault(UPSTREAM_DENIED, f"upstream {route.target.name} answered {answer.status}")
-            headers = returned(answer.headers, route.target)
+            target = exchange.target or route.target
+            if answer.status in NO_CREDENTIAL and target.credential is not None:
+                raise Fault(UPSTREAM_DENIED, f"upstream {target.name} answered {answer.status}")
+            headers = returned(answer.headers, target)
+            if answer.status == 429:
+                headers.append((OF_THE_UPSTREAM, target.name.encode()))
             kind, coding, length = _body_of(answer.headers)
             if route.reads_body and not coding and _is_stream(exchange, answer.status, kind):
                 await self._stream(exchange, answer, headers)

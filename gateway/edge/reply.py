@@ -3,13 +3,16 @@
 import time
 
 from gateway.domain.decisions import Refused
-from gateway.domain.faults import CLIENT_GONE, UPSTREAM_BUSY, Fault
+from gateway.domain.faults import CLIENT_GONE, UPSTREAM_BUSY, UPSTREAM_RATE_LIMITED, Fault
 from gateway.domain.limits import Remedy
 from gateway.edge.exchange import Exchange
 from gateway.upstream.transport import RawHeaders
 
 RETRIED_S = 60
 """Longest Retry-After, in seconds, that every official SDK waits for; told of a longer one some retry too early."""
+
+OF_THE_UPSTREAM = b"x-tollway-upstream"
+"""On a 429 that is the upstream's, not a limit of the caller's: the upstream's name."""
 
 JSON = (b"content-type", b"application/json")
 
@@ -56,8 +59,11 @@ async def send_fault(exchange: Exchange, fault: Fault) -> None:
     headers = [JSON, *_own_headers(exchange)]
     if fault.kind.status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="tollway"'))
-    if fault.kind.status == 503:
-        headers.append((b"retry-after", b"1"))
+    if fault.retry_after_s is not None or fault.kind.status == 503:
+        headers.append((b"retry-after", b"%d" % (fault.retry_after_s or 1)))
+    if fault.kind is UPSTREAM_RATE_LIMITED:
+        headers.append((OF_THE_UPSTREAM, record.upstream.encode()))
+        headers.append((b"x-should-retry", b"true" if (fault.retry_after_s or 1) <= RETRIED_S else b"false"))
     if fault.kind is UPSTREAM_BUSY:
         headers.append((b"x-should-retry", b"true"))
     await send_whole(exchange, fault.kind.status, headers, exchange.dialect.fault_body(fault, exchange.request_id))

@@ -32,13 +32,16 @@ class Settling:
         if not exchange.holding or asked is None or plan is None:
             return
         record = exchange.record
+        told_tokens = usage.input_tokens
+        if exchange.earlier is not None:
+            usage = usage.plus(exchange.earlier)
         if exchange.gone and outcome is Outcome.OK:
             outcome = Outcome.CLIENT_GONE
         record.outcome, record.counted_by = outcome, counted_by
         record.input_tokens, record.output_tokens = usage.input_tokens, usage.output_tokens
         record.cached_tokens, record.reasoning_tokens = usage.cached_tokens, usage.reasoning_tokens
         if counted_by is CountedBy.UPSTREAM and exchange.ask is not None:
-            self._ratios.learn(record.model, exchange.ask.prompt_bytes, usage.input_tokens)
+            self._ratios.learn(record.model, exchange.ask.prompt_bytes, told_tokens)
         amounts = plan.amounts(requests, usage)
         # One pass, without a call per limit: this runs once a request, and each of its steps counts.
         settled, used = [], []
@@ -56,6 +59,8 @@ class Settling:
     def settle_rest(self, exchange: Exchange, usage: Usage) -> None:
         """Charge what the upstream reported after what it gave for the end of its answer: by an event of its own."""
         asked, plan, record = exchange.reservation, exchange.plan, exchange.record
+        if exchange.earlier is not None:
+            usage = usage.plus(exchange.earlier)
         before = Usage(record.input_tokens, record.output_tokens, record.cached_tokens, record.reasoning_tokens)
         if asked is None or plan is None or usage == before:
             return

@@ -32,12 +32,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def upstream_url(text: str) -> str:
-    """`sandbox`, or an http(s) origin with at most a base path."""
-    if text == SANDBOX:
-        return ""
+    """`sandbox`, or what `target_url` takes."""
+    wrong = "" if text == SANDBOX else target_url(text)
+    return wrong.replace("if need be", "if need be, or sandbox")
+
+
+def target_url(text: str) -> str:
+    """An http(s) origin with at most a base path."""
     url = _split(text)
     if url is None or url.scheme not in {"http", "https"} or not _host_is_fine(url):
-        return 'is not an address; write "http://host:port" or "https://host", with a base path if need be, or sandbox'
+        return 'is not an address; write "http://host:port" or "https://host", with a base path if need be'
     if "@" in url.netloc:
         return "has a user or password in it; put the credential into api_key"
     if "?" in text or "#" in text:
@@ -163,6 +167,13 @@ def route_path(text: str) -> str:
     if _ROUTE.fullmatch(text) and not _has_dots(text):
         return ""
     return "is not a plain path: no query, no empty or dotted parts, nothing percent-encoded"
+
+
+def plain_path(text: str) -> str:
+    """A path to be asked for, with a query if need be."""
+    if text.startswith("/") and all("!" <= letter <= "~" for letter in text) and "#" not in text:
+        return ""
+    return "has to be a path like /health: a slash in front, no spaces"
 
 
 def time_zone(text: str) -> str:

@@ -192,6 +192,9 @@ class Route(Section, frozen=True, kw_only=True):
     ]
     methods: Annotated[tuple[Method, ...], Meta(description="HTTP methods in capitals; empty is any.")] = ()
     upstream: Annotated[str, Meta(description="A name under upstreams.")]
+    fallback: Annotated[
+        tuple[str, ...], Meta(description="Upstreams to ask, in order, while none of upstream's targets answers.")
+    ] = ()
     dialect: Annotated[
         Literal[
             "openai",

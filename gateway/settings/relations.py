@@ -25,6 +25,7 @@ def problems(settings: Settings) -> Iterator[Problem]:
     if _sound(settings.upstreams):
         for name, upstream in settings.upstreams.items():
             yield from _transport(f"upstreams.{name}", upstream)
+            yield from _addresses(f"upstreams.{name}", upstream)
     if _sound(settings.routes):
         for index in range(len(settings.routes)):
             yield from _route(index, settings)
@@ -39,12 +40,43 @@ def _transport(path: str, upstream: Upstream) -> Iterator[Problem]:
         yield f"{path}.proxy", "needs `transport: httpx` beside it; lean goes straight to the upstream"
 
 
+def _addresses(path: str, upstream: Upstream) -> Iterator[Problem]:
+    """One address or several, and keys that belong to one of them."""
+    if not _sound(upstream) or not _sound(upstream.url, upstream.targets, upstream.api_keys):
+        return
+    if not upstream.url and not upstream.targets:
+        yield path, 'needs "url", or "targets" with a url each'
+    if upstream.url and upstream.targets:
+        yield f"{path}.url", "stands beside targets; make it one of them"
+    if upstream.api_keys and upstream.targets:
+        yield f"{path}.api_keys", "stands beside targets; give each target its api_key"
+    if upstream.without_key == "sandbox" and upstream.targets:
+        yield f"{path}.without_key", "stands beside targets, which the built-in upstream can't be in place of"
+
+
+def _fallbacks(index: int, settings: Settings) -> Iterator[Problem]:
+    route, path = settings.routes[index], f"routes[{index}]"
+    if not _sound(settings.upstreams, route.fallback):
+        return
+    for place, name in enumerate(route.fallback):
+        if not _sound(name):
+            continue
+        if name not in settings.upstreams:
+            yield f"{path}.fallback[{place}]", _NO_UPSTREAM + did_you_mean(name, settings.upstreams)
+        elif name in (route.upstream, *route.fallback[:place]):
+            yield f"{path}.fallback[{place}]", "is asked before already"
+
+
+_NO_UPSTREAM = "is not an upstream of this file"
+
+
 def _route(index: int, settings: Settings) -> Iterator[Problem]:
     route, path = settings.routes[index], f"routes[{index}]"
     if not _sound(route):
         return
     if _sound(settings.upstreams, route.upstream) and route.upstream not in settings.upstreams:
-        yield f"{path}.upstream", "is not an upstream of this file" + did_you_mean(route.upstream, settings.upstreams)
+        yield f"{path}.upstream", _NO_UPSTREAM + did_you_mean(route.upstream, settings.upstreams)
+    yield from _fallbacks(index, settings)
     yield from _gate(path, route, settings)
     if not _sound(route.path, route.methods):
         return
@@ -81,9 +113,10 @@ def _base_path(route: Route, settings: Settings) -> str:
     if not _sound(settings.upstreams, route.upstream):
         return ""
     upstream = settings.upstreams.get(route.upstream)
-    if upstream is None or not _sound(upstream) or not _sound(upstream.url):
+    if upstream is None or not _sound(upstream) or not _sound(upstream.url, upstream.targets, *upstream.targets):
         return ""
-    return urlsplit(upstream.url).path.rstrip("/")
+    address = upstream.addresses[0]
+    return urlsplit(address).path.rstrip("/") if _sound(address) else ""
 
 
 def _covers(before: Route, route: Route) -> bool:

@@ -75,6 +75,11 @@ LIMITER_TIMEOUTS = Counter("tollway_limiter_timeouts_total", "Calls that the lim
 LOCAL_ADMISSIONS = Counter("tollway_local_admissions_total", "Requests admitted without the limiter.")
 JOURNAL_REPLAYED = Counter("tollway_journal_replayed_total", "Journal entries settled once the limiter was back.")
 HOLDS_REAPED = Counter("tollway_holds_reaped_total", "Requests settled in place of a worker that died or stood still.")
+UPSTREAM_ATTEMPTS = Counter(
+    "tollway_upstream_attempts_total",
+    "Requests sent to one of several targets, by how that ended.",
+    ("upstream", "target", "end"),
+)
 LOG_LINES_DROPPED = Counter("tollway_log_lines_dropped_total", "Log lines lost to a slow or lost reader.")
 
 DURATION = Histogram("tollway_request_duration_seconds", "From a request's head to its end.", _SECONDS, ("route",))
@@ -97,6 +102,7 @@ FLUSH_LAG = Gauge("tollway_flush_lag_seconds", "Age of the oldest usage event no
 JOURNAL_BYTES = Gauge("tollway_journal_bytes", "Journal not yet replayed, of living workers.")
 JOURNAL_FAILING = Gauge("tollway_journal_failing", "Workers that can't write their journal.")
 BREAKER_OPEN = Gauge("tollway_limiter_breaker_open", "Workers that take the limiter for silent.")
+TARGETS_UNFIT = Gauge("tollway_upstream_targets_unfit", "Targets that are left alone, counted by each worker.")
 CLOCK_OFFSET = Gauge("tollway_clock_offset_seconds", "The limiter's clock minus the gateway's.", Merge.FARTHEST)
 
 COUNTERS = (
@@ -109,6 +115,7 @@ COUNTERS = (
     LOCAL_ADMISSIONS,
     JOURNAL_REPLAYED,
     HOLDS_REAPED,
+    UPSTREAM_ATTEMPTS,
     LOG_LINES_DROPPED,
 )
 HISTOGRAMS = (DURATION, ADMISSION, FIRST_BYTE)
@@ -123,5 +130,6 @@ GAUGES = (
     JOURNAL_BYTES,
     JOURNAL_FAILING,
     BREAKER_OPEN,
+    TARGETS_UNFIT,
     CLOCK_OFFSET,
 )

@@ -14,10 +14,11 @@ class RequestRecord(msgspec.Struct, gc=False, omit_defaults=True):
     """What became of one request, in the order in which people read its line.
 
     `status` is what the client was sent, 0 where it left before a head was; `upstream_status` what the upstream
-    answered. `fault` is a fault's code, `detail` its internal text, `limit` the limit that refused. Bytes are those of
-    the bodies. `admission_ms` is from the request's head to the limiter's decision, `upstream_ms` from there to the
-    upstream's head, `first_byte_ms` and `duration_ms` from the request's head to the first body byte sent and to the
-    end; `request_line` works them out of the moments below, which no line shows.
+    answered. Where a route has a choice, `target` tells who answered and `attempts` how many were asked. `fault` is a
+    fault's code, `detail` its internal text, `limit` the limit that refused. Bytes are those of the bodies.
+    `admission_ms` is from the request's head to the limiter's decision, `upstream_ms` from there to the upstream's
+    head, `first_byte_ms` and `duration_ms` from the request's head to the first body byte sent and to the end;
+    `request_line` works them out of the moments below, which no line shows.
 
     Moments are `time.perf_counter()` seconds, 0 for what never came: the request's head was here (`started_s`), the
     limiter had decided (`reserved_s`), the upstream's head was here (`forwarded_s`), the first body byte went to the
@@ -40,6 +41,8 @@ class RequestRecord(msgspec.Struct, gc=False, omit_defaults=True):
     limit: str = ""
     model: str = ""
     upstream: str = ""
+    target: str = ""
+    attempts: int = 0
     upstream_status: int = 0
     estimated_tokens: int = 0
     counted_by: str = ""

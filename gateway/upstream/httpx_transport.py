@@ -25,7 +25,7 @@ from gateway.domain.faults import (
 from gateway.upstream.origin import host_field
 from gateway.upstream.request_head import NEEDS_NO_LENGTH, check_fields
 from gateway.upstream.tls import verifying_context
-from gateway.upstream.transport import Origin, RawHeaders, Timeouts
+from gateway.upstream.transport import Origin, RawHeaders, Timeouts, Unsent
 
 _FOREIGN = (httpx.HTTPError, httpx.StreamError, OSError)
 _UNREACHED = (httpx.ConnectError, httpx.ProxyError, httpx.UnsupportedProtocol)
@@ -295,11 +295,11 @@ def _when(deadline: float) -> float | None:
 def _fault_of(error: Exception) -> Fault:
     name = type(error).__name__
     if isinstance(error, httpx.PoolTimeout):
-        return Fault(UPSTREAM_BUSY, f"pool: {name}")
+        return Unsent(UPSTREAM_BUSY, f"pool: {name}")
     if isinstance(error, httpx.ConnectTimeout):
-        return Fault(UPSTREAM_TIMEOUT, f"connect: {name}")
+        return Unsent(UPSTREAM_TIMEOUT, f"connect: {name}")
     if isinstance(error, httpx.TimeoutException):
         return Fault(UPSTREAM_TIMEOUT, f"between bytes: {name}")
     if isinstance(error, _UNREACHED):
-        return Fault(UPSTREAM_REFUSED, f"connect: {name}: {error}")
+        return Unsent(UPSTREAM_REFUSED, f"connect: {name}: {error}")
     return Fault(UPSTREAM_BROKEN, f"{name}: {error}")

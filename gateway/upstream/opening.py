@@ -1,6 +1,8 @@
-"""From an upstream's settings to what requests are sent to: its transport, its credential."""
+"""From an upstream's settings to what requests are sent to: its targets, their transports and credentials."""
 
-from gateway.settings.upstreams import Upstream
+from gateway.settings import upstreams as settings
+from gateway.upstream.choice import Member, Retry, Upstream
+from gateway.upstream.health import Health
 from gateway.upstream.httpx_transport import HttpxTransport
 from gateway.upstream.lean_transport import LeanTransport
 from gateway.upstream.origin import origin_of
@@ -9,37 +11,69 @@ from gateway.upstream.tls import verifying_context
 from gateway.upstream.transport import Timeouts, Transport
 
 
-def open_target(name: str, upstream: Upstream, sandbox_url: str) -> Target:
-    """An upstream's transport and credential, inside a running loop. Raises ValueError for a URL that can't be used."""
-    sandbox = upstream.uses_sandbox
-    address = sandbox_url if sandbox else upstream.url
+def open_upstream(name: str, asked: settings.Upstream, sandbox_url: str) -> Upstream:
+    """An upstream's targets, inside a running loop: one for each address and key.
+
+    Raises ValueError for a URL that can't be used.
+    """
+    members: list[Member] = []
+    for address, weight, keys in _addresses(asked, sandbox_url):
+        transport = _transport(asked, address)
+        for key in keys:
+            label = f"{name}/{len(members) + 1}"
+            target = Target(name, transport, _credential(asked.auth, key), address.rstrip("/").encode())
+            members.append(Member(target, label, weight, _health(label, asked.breaker)))
+    return Upstream(name, tuple(members), asked.models)
+
+
+def retry_of(asked: settings.Upstream) -> Retry:
+    """How often requests for this upstream may be sent."""
+    return Retry(asked.retry.max_attempts, asked.retry.total_s, asked.retry.unsafe)
+
+
+def _addresses(asked: settings.Upstream, sandbox_url: str) -> list[tuple[str, int, list[str]]]:
+    """Each address, its weight, and the keys that may be sent to it; "" is none."""
+    if asked.targets:
+        return [(target.url, target.weight, [target.api_key or asked.api_key]) for target in asked.targets]
+    keys = [key for key in (asked.api_key, *asked.api_keys) if key]
+    return [(sandbox_url if asked.uses_sandbox else asked.url, 1, keys or [""])]
+
+
+def _transport(asked: settings.Upstream, address: str) -> Transport:
     origin = origin_of(address)
-    waits = upstream.timeouts
+    waits = asked.timeouts
     timeouts = Timeouts(waits.connect_s, waits.first_byte_s, waits.between_bytes_s, waits.total_s, waits.pool_s)
-    transport: Transport
-    if upstream.transport == "httpx" and not sandbox:
-        transport = HttpxTransport(
+    if asked.transport == "httpx" and not asked.uses_sandbox:
+        return HttpxTransport(
             origin,
             timeouts,
-            max_connections=upstream.max_connections,
-            http2=upstream.http2,
-            proxy=upstream.proxy or None,
-            ssl_context=verifying_context(upstream.ca_file),
+            max_connections=asked.max_connections,
+            http2=asked.http2,
+            proxy=asked.proxy or None,
+            ssl_context=verifying_context(asked.ca_file),
         )
-    else:
-        transport = LeanTransport(
-            origin,
-            timeouts,
-            max_connections=upstream.max_connections,
-            idle_s=upstream.idle_s,
-            ssl_context=verifying_context(upstream.ca_file) if origin.scheme == "https" else None,
-        )
-    return Target(name, transport, _credential(upstream), address.rstrip("/").encode())
+    return LeanTransport(
+        origin,
+        timeouts,
+        max_connections=asked.max_connections,
+        idle_s=asked.idle_s,
+        ssl_context=verifying_context(asked.ca_file) if origin.scheme == "https" else None,
+    )
 
 
-def _credential(upstream: Upstream) -> tuple[bytes, bytes] | None:
-    if not upstream.api_key or upstream.auth == "none":
+def _health(label: str, asked: settings.BreakerSettings) -> Health:
+    return Health(
+        label,
+        failures=asked.failures,
+        first_pause_s=asked.first_pause_s,
+        longest_pause_s=asked.longest_pause_s,
+        longest_rest_s=asked.longest_rest_s,
+    )
+
+
+def _credential(auth: str, key: str) -> tuple[bytes, bytes] | None:
+    if not key or auth == "none":
         return None
-    if upstream.auth == "bearer":
-        return b"authorization", b"Bearer " + upstream.api_key.encode()
-    return upstream.auth.encode(), upstream.api_key.encode()
+    if auth == "bearer":
+        return b"authorization", b"Bearer " + key.encode()
+    return auth.encode(), key.encode()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from gateway.domain.faults import UPSTREAM_BUSY, UPSTREAM_REFUSED, UPSTREAM_TIMEOUT, Fault
 from gateway.upstream.coarse_clock import CoarseClock
 from gateway.upstream.connection import Connection
-from gateway.upstream.transport import Origin, Timeouts
+from gateway.upstream.transport import Origin, Timeouts, Unsent
 
 
 @dataclass(slots=True, eq=False)
@@ -56,7 +56,7 @@ class Pool:
     async def acquire(self, *, fresh: bool = False) -> Connection:
         """A connection to use now; `fresh` prefers a new one, at the cost of an idle one where the cap is reached."""
         if self._closed:
-            raise Fault(UPSTREAM_REFUSED, "the transport is closed")
+            raise Unsent(UPSTREAM_REFUSED, "the transport is closed")
         if fresh and self._idle and self._is_full():
             self._idle[0].drop()
         while True:
@@ -73,7 +73,7 @@ class Pool:
         """Close every connection; exchanges under way end in a Fault, and nobody gets another connection."""
         self._closed = True
         while self._turns:
-            self._refuse(self._turns.popleft(), Fault(UPSTREAM_REFUSED, "the transport is closed"))
+            self._refuse(self._turns.popleft(), Unsent(UPSTREAM_REFUSED, "the transport is closed"))
         for connection in tuple(self._connections):
             connection.drop()
         if self._sweeping is not None:
@@ -104,9 +104,9 @@ class Pool:
                     server_hostname=origin.host if secure else None,
                 )
         except TimeoutError as error:
-            raise Fault(UPSTREAM_TIMEOUT, f"connect: no connection within {limit_s} s") from error
+            raise Unsent(UPSTREAM_TIMEOUT, f"connect: no connection within {limit_s} s") from error
         except OSError as error:
-            raise Fault(UPSTREAM_REFUSED, f"connect: {error}") from error
+            raise Unsent(UPSTREAM_REFUSED, f"connect: {error}") from error
         finally:
             self._opening -= 1
             if opened is None:
@@ -181,7 +181,7 @@ class Pool:
             connection.expire()
         while self._turns and self._turns[0].deadline <= now:
             text = f"pool: none of {self._max_connections} connections became free within {self._timeouts.pool_s} s"
-            self._refuse(self._turns.popleft(), Fault(UPSTREAM_BUSY, text))
+            self._refuse(self._turns.popleft(), Unsent(UPSTREAM_BUSY, text))
         self._sweeping = None
         if self._connections or self._turns or self._opening:
             self._sweep_from_now_on()

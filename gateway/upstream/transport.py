@@ -9,8 +9,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.domain.faults import Fault
+
 RawHeaders = list[tuple[bytes, bytes]]
 """Header fields in order; names in lower case, values without outer white space. Repeats stay apart."""
+
+
+class Unsent(Fault):
+    """The request never left: no connection was had for it. To send it elsewhere doubles nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +71,10 @@ class Transport(Protocol):
 
         `target` is path and query as they go on the wire; the transport puts the origin's `base_path` before it and
         adds `host` (and the framing of the body: `content-length` for bytes, chunked for an iterator), so `headers`
-        carries neither. A request whose body is bytes is sent again, once, on a fresh connection when a reused one
-        dies before any answer byte.
+        carries neither. Raises `Unsent` where no connection was had.
+
+        A request whose body is bytes is sent again, once, on a fresh connection when a reused one dies before any
+        answer byte: whatever its method, as what closes an idle connection just then has, as a rule, not read it.
         """
         ...
 

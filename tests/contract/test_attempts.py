@@ -1,0 +1,198 @@
+"""A request that may go to several targets: spread by weight, sent again only where that doubles nothing, one event."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.odd_peer import Script, Visit, always
+from tests.support.openai_wire import STREAM_HEAD, chunk, completion, framed, http
+from tests.support.pools import FINE, pool
+from tests.support.truth_balance import at_rest, bearer, events_of
+from tests.support.until import until
+from tests.support.valkey import ValkeyServer
+
+LATER = http(b'{"error": {"message": "slow down"}}', status="429 Too Many", fields="retry-after: 7\r\n")
+ILL = http(b'{"error": {"message": "ill"}}', status="500 Oops")
+BUSY = http(completion(prompt=3, output=2), status="503 Busy")
+UNSAFE = "    retry: {{ unsafe: true }}"
+
+
+async def cutting(visit: Visit) -> None:
+    """Reads requests and answers none."""
+    await visit.request()
+
+
+async def test_a_target_that_refuses_connections_costs_callers_nothing(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """F5: what was never sent is sent elsewhere; without that every second caller of a half-dead pool fails."""
+    async with pool(tmp_path, valkey, None, always(FINE)) as here:
+        assert [(await here.ask())[0] for _ in range(6)] == [200] * 6
+        assert here.asked[1] == 6
+        await at_rest(here.here, valkey)
+        events = await events_of(here.here.ledger)
+        assert [event.requests for event in events] == [1] * 6
+
+
+@pytest.mark.parametrize("said", [LATER, BUSY])
+async def test_what_says_later_is_asked_elsewhere(tmp_path: Path, valkey: ValkeyServer, said: bytes) -> None:
+    """F5: 429 and 503 say that nothing was done; another target is asked before the caller hears of it, and what the
+    dropped answer did report is charged: one event with the sum.
+    """  # noqa: D205
+    async with pool(tmp_path, valkey, always(said), always(FINE)) as here:
+        assert [(await here.ask())[0] for _ in range(2)] == [200, 200]
+        assert here.asked[1] == 2
+        await at_rest(here.here, valkey)
+        events = await events_of(here.here.ledger)
+        spent = here.asked[0] * (5 if said is BUSY else 0)
+        assert sum(event.input_tokens + event.output_tokens for event in events) == 2 * 13 + spent
+        assert here.asked[0] >= 1
+
+
+@pytest.mark.parametrize("ill", [always(ILL), cutting], ids=["500", "cut"])
+async def test_what_may_have_run_is_not_sent_again(tmp_path: Path, valkey: ValkeyServer, ill: Script) -> None:
+    """F5, RFC 9110 §9.2.2: a POST that may have run would run, and cost, twice. The caller is told instead."""
+    async with pool(tmp_path, valkey, ill, ill) as here:
+        status, _, _ = await here.ask()
+        assert status in {500, 502}
+        assert sum(here.asked) == 1
+
+
+@pytest.mark.parametrize("ill", [always(ILL), cutting], ids=["500", "cut"])
+async def test_it_is_where_the_settings_say_so(tmp_path: Path, valkey: ValkeyServer, ill: Script) -> None:
+    """F5: `retry.unsafe` is for upstreams whose work may be done twice; each target is asked once."""
+    async with pool(tmp_path, valkey, ill, always(FINE), more=UNSAFE) as here:
+        assert [(await here.ask())[0] for _ in range(3)] == [200] * 3
+        assert here.asked[1] == 3
+
+
+async def test_nothing_is_sent_again_after_the_first_byte(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """F5: a second answer spliced onto the first one's beginning would be nonsense, and paid for twice."""
+
+    async def script(visit: Visit) -> None:
+        await visit.request()
+        await visit.say(STREAM_HEAD, framed(chunk("half ")))
+
+    async with pool(tmp_path, valkey, script, script, more=UNSAFE) as here:
+        status, _, body = await here.ask(stream=True)
+        assert status == 200
+        assert b"upstream_broken" in body
+        assert sum(here.asked) == 1
+
+
+async def test_a_streamed_body_is_sent_once(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """F5: what passed through unread can't be sent again; the caller reads the 503 itself."""
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(4):
+            yield b"x" * 40_000
+
+    async with pool(tmp_path, valkey, always(BUSY), always(BUSY)) as here:
+        answer = await here.here.client.post("/v1/files", content=body(), headers=bearer(here.key))
+        assert answer.status_code == 503
+        assert sum(here.asked) == 1
+
+
+async def test_an_upload_finds_the_target_that_listens(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """F5: before its first byte was taken even a streamed body may go elsewhere."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"x" * 90_000
+
+    async with pool(tmp_path, valkey, None, always(FINE)) as here:
+        for _ in range(2):
+            answer = await here.here.client.post("/v1/files", content=body(), headers=bearer(here.key))
+            assert answer.status_code == 200
+        assert [len(request.body) for request in here.seen[1]] == [90_000] * 2
+
+
+async def test_when_all_say_later_so_does_the_gateway(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """F5: the upstream's 429 and its Retry-After pass, marked as the upstream's; while all rest nobody is asked."""
+    async with pool(tmp_path, valkey, always(LATER), always(LATER)) as here:
+        status, fields, body = await here.ask()
+        assert (status, fields["retry-after"], fields["x-tollway-upstream"]) == (429, "7", "main")
+        assert b"slow down" in body
+        assert here.asked == [1, 1]
+        status, fields, body = await here.ask()
+        assert (status, fields["x-tollway-upstream"], fields["x-should-retry"]) == (429, "main", "true")
+        assert 5 <= int(fields["retry-after"]) <= 7
+        assert b'"upstream_rate_limited"' in body
+        assert here.asked == [1, 1]
+        await at_rest(here.here, valkey)
+        assert [event.requests for event in await events_of(here.here.ledger)] == [0, 0]
+
+
+async def test_when_all_are_down_the_answer_is_quick(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """F5: first what the upstream said, then, once the breakers are open, 503 at once, without a hang."""
+    async with pool(tmp_path, valkey, always(BUSY), None, breaker="failures: 1, first_pause_s: 60") as here:
+        status, _, body = await here.ask()
+        assert (status, body) == (503, completion(prompt=3, output=2))
+        async with asyncio.timeout(1):
+            status, fields, body = await here.ask()
+        assert status == 503
+        assert b'"upstream_down"' in body
+        assert 30 <= int(fields["retry-after"]) <= 60
+        assert here.asked[0] == 1
+        await at_rest(here.here, valkey)
+        charged = [event.input_tokens + event.output_tokens for event in await events_of(here.here.ledger)]
+        assert sorted(charged) == [0, 5]
+
+
+async def test_a_breaker_opens_and_a_probe_closes_it(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """F5: two failures open it, one good answer after the pause closes it; callers meet no more than those two."""
+    well = asyncio.Event()
+
+    async def script(visit: Visit) -> None:
+        while True:
+            await visit.request()
+            await visit.say(FINE if well.is_set() else ILL)
+
+    async with pool(tmp_path, valkey, script, always(FINE), breaker="failures: 2, first_pause_s: 0.3") as here:
+        statuses = [(await here.ask())[0] for _ in range(10)]
+        assert statuses.count(500) == 2
+        assert here.asked == [2, 8]
+        well.set()
+
+        async def asked_again() -> bool:
+            assert (await here.ask())[0] == 200
+            return here.asked[0] >= 4
+
+        await until(asked_again)
+
+
+async def test_a_fallback_is_asked_by_its_own_name_for_the_model(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """F5: where the first upstream has nobody, the second is asked, with its own key and its own name of the model;
+    the event tells both, so that what is billed is what ran.
+    """  # noqa: D205
+    async with pool(tmp_path, valkey, None, always(FINE), fallback=1) as here:
+        status, _, _ = await here.ask()
+        assert status == 200
+        (request,) = here.seen[1]
+        assert b'"model":"its-m"' in request.body.replace(b" ", b"")
+        assert request.values(b"authorization") == [b"Bearer other"]
+        await at_rest(here.here, valkey)
+        (event,) = await events_of(here.here.ledger)
+        assert (event.upstream, event.model, event.requests) == ("second", "its-m", 1)
+
+
+async def test_requests_go_where_fewest_run(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """F5: a slow target is not given more than it works off."""
+    release = asyncio.Event()
+
+    async def slow(visit: Visit) -> None:
+        while True:
+            await visit.request()
+            await release.wait()
+            await visit.say(FINE)
+
+    async with pool(tmp_path, valkey, slow, always(FINE), wait_s=10) as here:
+        waiting = [asyncio.create_task(here.ask()) for _ in range(2)]
+
+        async def both_run() -> bool:
+            return here.asked[0] == 1 and here.asked[1] == 1
+
+        await until(both_run)
+        assert [(await here.ask())[0] for _ in range(6)] == [200] * 6
+        release.set()
+        await asyncio.gather(*waiting)
+        assert here.asked == [1, 7]

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.chaos.faults import DEADLY, FAULTS, STARTING, WEAKENING, Fault
-from tests.chaos.stage import CALLERS, LEASE_S, TIERS, Stage, stage
+from tests.chaos.stage import CALLERS, TIERS, Stage, stage
 from tests.chaos.verdict import verdict
 from tests.support.truth_caller import Caller
 from tests.support.truth_story import draw
 
 TRAFFIC_S = 3.0
+ROLLING = 0.7
+"""Share of the runs in which a window ends in the middle."""
+
 PAIRED = 0.6
 """Share of the runs in which something dies while something else is away."""
 
@@ -52,8 +55,8 @@ def play(seed: int, database: str, program_dir: Path) -> Report:
 async def _play(seed: int, database: str, program_dir: Path, directory: Path, started_s: float) -> Report:
     rng = random.Random(seed)
     async with stage(directory, database, program_dir) as here:
-        if rng.random() < 0.7:
-            here.clocks.before_the_minute(rng.uniform(0.5, TRAFFIC_S + LEASE_S))
+        if rng.random() < ROLLING:
+            here.clocks.before_the_minute(rng.uniform(0.5, TRAFFIC_S + 0.5))
         wrong: list[str] = []
         ends_s = time.perf_counter() + TRAFFIC_S
         callers = [

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+from gateway.console.admin_desk import Desk
 from gateway.console.app import console
 from gateway.console.services import Services
 from gateway.dialects.registry import DIALECTS
@@ -29,7 +30,7 @@ from gateway.identity.directory import Directory
 from gateway.identity.issuers import key_sets, token_callers
 from gateway.identity.key_sets import KeySet
 from gateway.ledger.ledger import Ledger
-from gateway.ledger.outbox import run_outbox
+from gateway.ledger.outbox import apply_outbox, run_outbox
 from gateway.ledger.partitions import run_partitions
 from gateway.metering.flusher import Flusher
 from gateway.metering.ratio import Ratios
@@ -285,7 +286,25 @@ class Gateway:
             prefix=settings.listen.prefix,
             admin_token=os.environ.get("TOLLWAY_ADMIN_TOKEN", ""),
             stopping=lambda: self._stopping,
+            desk=self._desk(),
+            admin_refused=self._metrics.count_admin_refused,
         )
+
+    def _desk(self) -> Desk:
+        limiter = self._limiter
+        return Desk(
+            ledger=self._ledger,
+            settings=lambda: self._settings,
+            now_ms=lambda: time.time_ns() // 1_000_000 + limiter.clock_offset_ms,
+            peek=limiter.peek,
+            digest_key=self._deployment.digest_key,
+            tell_gateways=self._tell_gateways,
+        )
+
+    async def _tell_gateways(self) -> None:
+        """Empty the outbox now; where the limiter is silent, it is emptied once it answers again."""
+        with suppress(Fault, RedisError):
+            await apply_outbox(self._ledger, self._limiter.bump)
 
     def _watch(self) -> None:
         """Gauges and counters that other parts keep."""

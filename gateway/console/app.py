@@ -4,6 +4,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
+from gateway.console.admin import admin_routes
 from gateway.console.operations import OperationsPages
 from gateway.console.replies import on_crash, on_fault, on_http_error
 from gateway.console.services import Services
@@ -24,6 +25,7 @@ def console(services: Services) -> Starlette:
             Route(f"{prefix}/health/live", operations.live),
             Route(f"{prefix}/health/ready", operations.ready),
             Route(f"{prefix}/metrics", operations.metrics),
+            *admin_routes(services),
         ],
         exception_handlers={Fault: on_fault, HTTPException: on_http_error, Exception: on_crash},
     )

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+from gateway.console.admin_desk import Desk
 from gateway.domain.entitlements import Entitlements, Standing
 from gateway.identity.directory import Directory
 from gateway.ledger.ledger import Ledger
@@ -18,13 +19,18 @@ def _never() -> bool:
     return False
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """`now_ms` is the limiter's clock, Unix milliseconds; `metrics` renders a scrape.
 
     `entitlements` are an account's at a Unix second, by the tiers and rules in force now.
     `prefix` begins with a slash and doesn't end in one. `admin_token` empty: nobody but this machine is an operator.
-    `stopping` tells that the gateway takes no new requests.
+    `stopping` tells that the gateway takes no new requests. `desk` is what the admin API works with; `admin_refused` is
+    called for each request to it that is refused.
     """
 
     directory: Directory
@@ -34,6 +40,8 @@ class Services:
     now_ms: Callable[[], int]
     metrics: Callable[[], bytes]
     probes: Mapping[str, Probe]
+    desk: Desk
     prefix: str = "/_tollway"
     admin_token: str = ""
     stopping: Callable[[], bool] = _never
+    admin_refused: Callable[[], None] = _nothing

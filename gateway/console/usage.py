@@ -11,6 +11,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.console.limit_use import used_of
 from gateway.console.moments import moment, second
 from gateway.console.replies import answer, bearer, fault_answer, parameters
 from gateway.console.services import LiveState, Services
@@ -20,8 +21,8 @@ from gateway.domain.accounts import Caller
 from gateway.domain.entitlements import Entitlements, Standing
 from gateway.domain.faults import LIMITER_UNAVAILABLE, NOT_FOUND, UNKNOWN_PARAMETER, UNKNOWN_TIER, Fault
 from gateway.domain.limits import UTC, Limit, Tier, Window
-from gateway.domain.usage import Usage, UsageEvent, amount
-from gateway.domain.windows import FOREVER_S, bounds, span
+from gateway.domain.usage import UsageEvent
+from gateway.domain.windows import FOREVER_S, bounds
 from gateway.ledger.usage import Totals
 
 _DAY_S = 86_400
@@ -121,13 +122,8 @@ class UsagePages:
     ) -> dict[str, Any]:
         """One limit of the account `at[0]` at the second `at[1]`, by its live state `at[2]`."""
         account_id, now_s, live = at
-        counter, start_s, end_s = span(tier, limit, now_s)
-        if live and counter in live[2]:
-            counted_from_s, used = live[2][counter]
-            used = used if counted_from_s >= start_s else 0
-        else:
-            totals = await self._services.ledger.totals(account_id, start_s, end_s)
-            used = amount(limit.unit, totals.requests, Usage(totals.input_tokens, totals.output_tokens))
+        counters = live[2] if live else {}
+        used, end_s = await used_of(self._services.ledger, account_id, tier, limit, now_s, counters)
         return {
             "name": limit.name,
             "unit": limit.unit,

@@ -55,6 +55,7 @@ CLIENT_GONE = FaultKind(499, "client_gone", _REQUEST, "The client left before it
 INVALID_PATH = FaultKind(400, "invalid_path", _REQUEST, "The path leaves its route by encoded dots or slashes.")
 NOT_FOUND = FaultKind(404, "not_found", _REQUEST, "There is nothing here.")
 ALREADY_EXISTS = FaultKind(409, "already_exists", _REQUEST, "There is one of that name already.")
+KEPT_ELSEWHERE = FaultKind(409, "kept_elsewhere", _REQUEST, "This is kept by another system: change it there.")
 LIMITER_UNAVAILABLE = FaultKind(503, "limiter_unavailable", _SERVER, "Limits cannot be checked now. Try again soon.")
 LEDGER_UNAVAILABLE = FaultKind(503, "ledger_unavailable", _SERVER, "Accounts cannot be read now. Try again soon.")
 UPSTREAM_REFUSED = FaultKind(502, "upstream_unreachable", _SERVER, "The upstream could not be reached.")

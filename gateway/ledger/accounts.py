@@ -99,17 +99,25 @@ class AccountBook(Database):
     async def revoke_key(self, key_id: str, now_ms: int, by: Actor = SYSTEM) -> ApiKey:
         """Refuse the key from now on; one that was revoked before stays as it was. Raises Fault(NOT_FOUND)."""
         async with self.writing() as connection:
-            # Locked, where writers don't wait for each other anyway: of two revocations the first one stands.
-            found = await connection.execute(select(api_keys).where(api_keys.c.id == key_id).with_for_update())
-            row = found.first()
-            if row is None:
-                raise Fault(NOT_FOUND, public=f"There is no key `{key_id}`.")
-            if row.revoked_ms is not None:
-                return ApiKey(*row)
+            before = await _locked_key(connection, key_id)
+            if before.revoked_ms is not None:
+                return before
             await connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(revoked_ms=now_ms))
-            await raise_version(connection, row.account_id, now_ms)
-            before, after = ApiKey(*row), msgspec.structs.replace(ApiKey(*row), revoked_ms=now_ms)
-            await write_audit(connection, by, "key", row.account_id, (_told(before), _told(after)), now_ms)
+            await raise_version(connection, before.account_id, now_ms)
+            after = msgspec.structs.replace(before, revoked_ms=now_ms)
+            await write_audit(connection, by, "key", before.account_id, (_told(before), _told(after)), now_ms)
+            return after
+
+    @whole
+    async def set_key_expiry(self, key_id: str, expires_ms: int | None, now_ms: int, by: Actor = SYSTEM) -> ApiKey:
+        """Say anew when the key stops working, None for never. Raises Fault(NOT_FOUND)."""
+        async with self.writing() as connection:
+            before = await _locked_key(connection, key_id)
+            after = msgspec.structs.replace(before, expires_ms=expires_ms)
+            if before != after:
+                await connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(expires_ms=expires_ms))
+                await raise_version(connection, before.account_id, now_ms)
+                await write_audit(connection, by, "key", before.account_id, (_told(before), _told(after)), now_ms)
             return after
 
     @whole
@@ -139,6 +147,14 @@ async def raise_version(connection: AsyncConnection, account_id: str, now_ms: in
     row = {"account_id": account_id, "version": account.version, "changed_ms": now_ms}
     await connection.execute(insert(outbox), row)
     return account
+
+
+async def _locked_key(connection: AsyncConnection, key_id: str) -> ApiKey:
+    """The key, which nobody else changes until the transaction ends: of two revocations the first one stands."""
+    row = (await connection.execute(select(api_keys).where(api_keys.c.id == key_id).with_for_update())).first()
+    if row is None:
+        raise Fault(NOT_FOUND, public=f"There is no key `{key_id}`.")
+    return ApiKey(*row)
 
 
 async def _account(connection: AsyncConnection, account_id: str, *, lock: bool = False) -> Account:

@@ -80,6 +80,7 @@ UPSTREAM_ATTEMPTS = Counter(
     "Requests sent to one of several targets, by how that ended.",
     ("upstream", "target", "end"),
 )
+ADMIN_REFUSED = Counter("tollway_admin_refused_total", "Requests to the admin API without the admin token.")
 LOG_LINES_DROPPED = Counter("tollway_log_lines_dropped_total", "Log lines lost to a slow or lost reader.")
 
 DURATION = Histogram("tollway_request_duration_seconds", "From a request's head to its end.", _SECONDS, ("route",))
@@ -116,6 +117,7 @@ COUNTERS = (
     JOURNAL_REPLAYED,
     HOLDS_REAPED,
     UPSTREAM_ATTEMPTS,
+    ADMIN_REFUSED,
     LOG_LINES_DROPPED,
 )
 HISTOGRAMS = (DURATION, ADMISSION, FIRST_BYTE)

@@ -51,6 +51,10 @@ class Metrics:
         """Tell of a request that was sent to one of several targets: `ok`, `limited` or `failed`."""
         _add(self._counters[catalogue.UPSTREAM_ATTEMPTS.name], (upstream, target, end), 1)
 
+    def count_admin_refused(self) -> None:
+        """Tell of a request to the admin API that was refused."""
+        _add(self._counters[catalogue.ADMIN_REFUSED.name], (), 1)
+
     def observe(self, record: RequestRecord) -> None:
         """Count one request that ended. Gives it the outcome that the rest of its record implies, where it has none."""
         record.outcome = record.outcome or ("refused" if record.limit else "fault" if record.fault else "ok")

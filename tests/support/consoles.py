@@ -8,16 +8,18 @@ from pathlib import Path
 
 import httpx
 
+from gateway.console.admin_desk import Desk
 from gateway.console.app import Services, console
 from gateway.console.services import Probe
 from gateway.domain.accounts import ApiKey
-from gateway.domain.entitlements import entitlements
-from gateway.domain.limits import Limit, Remedy, Tier, Unit, Window
-from gateway.domain.subscriptions import DEFAULT_RULES
+from gateway.domain.limits import Remedy, Unit, Window
 from gateway.identity.directory import Directory
 from gateway.identity.keys import new_key
 from gateway.ledger.ledger import Ledger
+from gateway.ledger.outbox import apply_outbox
 from gateway.quota.memory_limiter import MemoryLimiter
+from gateway.settings.model import BillingInterval, LimitSettings, Price, Route, Settings, TierSettings
+from gateway.settings.upstreams import Upstream
 from gateway.telemetry.exposition import render
 from gateway.telemetry.metrics import Metrics
 from tests.support.ledgers import NOON_MS
@@ -27,31 +29,35 @@ NOW_MS = NOON_MS + 30 * 60_000
 
 DIGEST_KEY = b"d" * 32
 
-TIERS = {
-    "free": Tier(
-        "free",
-        (
-            Limit(Unit.REQUESTS, Window.HOUR, 50),
-            Limit(Unit.TOKENS, Window.DAY, 1_000),
-            Limit(Unit.INPUT_TOKENS, Window.MONTH, 0, Remedy.PAY),
-        ),
-        concurrency=3,
-    ),
-    "premium": Tier("premium", (Limit(Unit.REQUESTS, Window.HOUR, 500),)),
-    "pro": Tier(
-        "pro",
-        (
-            Limit(Unit.TOKENS, Window.PERIOD, 50_000, Remedy.PAY),
-            Limit(Unit.TOKENS, Window.LIFETIME, 900_000, Remedy.PAY),
-        ),
-        numbers={"max_banks": 3, "max_storage_gb": 5.5},
-        features={"exports": True},
-    ),
+_PAID: dict[Unit, dict[Window, int | LimitSettings]] = {
+    Unit.INPUT_TOKENS: {Window.MONTH: LimitSettings(maximum=0, remedy=Remedy.PAY)}
 }
+SETTINGS = Settings(
+    upstreams={"main": Upstream(url="http://127.0.0.1:1")},
+    routes=(Route(path="/v1/*", upstream="main", dialect="openai"),),
+    tiers={
+        "free": TierSettings(
+            limits={Unit.REQUESTS: {Window.HOUR: 50}, Unit.TOKENS: {Window.DAY: 1_000}, **_PAID},
+            concurrency=3,
+        ),
+        "premium": TierSettings(limits={Unit.REQUESTS: {Window.HOUR: 500}}),
+        "pro": TierSettings(
+            limits={Unit.TOKENS: {Window.PERIOD: 50_000, Window.LIFETIME: 900_000}},
+            numbers={"max_banks": 3, "max_storage_gb": 5.5},
+            features={"exports": True},
+            prices={BillingInterval.MONTH: Price(cents=1_900, stripe_price="price_1")},
+        ),
+    },
+    default_tier="free",
+)
 
 
 async def _fine() -> None:
     return None
+
+
+async def _tell(ledger: Ledger, limiter: MemoryLimiter) -> None:
+    await apply_outbox(ledger, limiter.bump)
 
 
 @dataclass
@@ -96,16 +102,26 @@ async def console_over(
     limiter = MemoryLimiter(now_us=lambda: NOW_MS * 1000)
     directory = Directory(ledger, DIGEST_KEY, wall_clock=lambda: NOW_MS / 1000)
     metrics = Metrics()
+    desk = Desk(
+        ledger=ledger,
+        settings=lambda: SETTINGS,
+        now_ms=lambda: NOW_MS,
+        peek=peek or limiter.peek,
+        digest_key=DIGEST_KEY,
+        tell_gateways=lambda: _tell(ledger, limiter),
+    )
     services = Services(
         directory=directory,
         ledger=ledger,
         peek=limiter.peek,
-        entitlements=lambda standing, now_s: entitlements(standing, now_s, TIERS, DEFAULT_RULES),
+        entitlements=desk.entitlements,
         now_ms=lambda: NOW_MS,
         metrics=lambda: render(Path("/nonexistent"), metrics),
         probes={"limiter": _fine, "ledger": ledger.ping} if probes is None else probes,
         admin_token=admin_token,
         stopping=lambda: stopping,
+        desk=desk,
+        admin_refused=metrics.count_admin_refused,
     )
     app = console(services if peek is None else replace(services, peek=peek))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=(client_host, 4711))

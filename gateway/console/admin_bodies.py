@@ -1,0 +1,131 @@
+"""What the admin API is asked, as types: bodies, and the parameters of queries. Whatever isn't named here is refused.
+
+Moments are RFC 3339 with a time zone. The same types are what `tollway accounts`, `keys`, `subscriptions`, `overrides`
+and `addons` fill in, and what the OpenAPI document is made of.
+"""
+
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from gateway.domain.limits import MAXIMUM, Unit, Window
+from gateway.domain.subscriptions import Status
+
+AccountId = Annotated[
+    str,
+    Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@:\-]{0,127}$(?!\n)", description="1 to 128 letters, digits and . _ @ : -"),
+]
+Id = Annotated[str, Meta(pattern=r"^[!-~]{1,255}$(?!\n)", description="1 to 255 visible ASCII characters")]
+Line = Annotated[str, Meta(max_length=500)]
+TierName = Annotated[str, Meta(min_length=1, max_length=128, description="A tier of gateway.yaml.")]
+Moment = Annotated[datetime, Meta(tz=True)]
+Count = Annotated[int, Meta(ge=0, le=MAXIMUM)]
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every body and query is."""
+
+
+class Nothing(Body, frozen=True):
+    """No fields."""
+
+
+class Paging(Body, frozen=True):
+    """One page of a list: up to `limit`, those that come after the one that `after` names (`next` of the last page)."""
+
+    after: Annotated[str, Meta(max_length=255)] = ""
+    limit: Annotated[int, Meta(ge=1, le=1_000)] = 100
+
+
+class AuditQuery(Body, frozen=True):
+    """A page of the audit, newest first: of one account or of all, those older than the row `before`."""
+
+    account: Annotated[str, Meta(max_length=128)] = ""
+    before: Annotated[int, Meta(ge=1)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=1_000)] = 100
+
+
+class NewAccount(Body, frozen=True):
+    """An account to be made. Without `tier` it is on the settings' default tier."""
+
+    id: AccountId
+    tier: TierName | None = None
+    name: Line = ""
+
+
+class TierChange(Body, frozen=True):
+    """The tier that the account is on by itself, without a subscription."""
+
+    tier: TierName
+
+
+class NewKey(Body, frozen=True):
+    """A key to be made. Without `expires_at` it works for good."""
+
+    name: Line = ""
+    expires_at: Moment | None = None
+
+
+class KeyExpiry(Body, frozen=True):
+    """When a key stops working; null: never."""
+
+    expires_at: Moment | None
+
+
+class Every(Body, frozen=True):
+    """How far apart renewals are: `days` if not 0, else `months`. A week is 7 days, a year 12 months."""
+
+    months: Annotated[int, Meta(ge=0, le=120)] = 1
+    days: Annotated[int, Meta(ge=0, le=3_660)] = 0
+
+
+class Overrides(Body, frozen=True, omit_defaults=True):
+    """What takes the place of the tier's own, by name. A limit or `concurrency` of null is unbounded."""
+
+    limits: dict[str, Count | None] = {}
+    concurrency: Count | UnsetType | None = UNSET
+    numbers: dict[str, float] = {}
+    features: dict[str, bool] = {}
+
+
+class SubscriptionBody(Body, frozen=True):
+    """A subscription as it stands. `terms` are what it says beyond its tier."""
+
+    account: AccountId
+    tier: TierName
+    status: Status
+    customer_id: Line = ""
+    product_id: Line = ""
+    price_id: Line = ""
+    period_start: Moment | None = None
+    period_end: Moment | None = None
+    interval: Every = Every()
+    anchor: Moment | None = None
+    trial_end: Moment | None = None
+    cancel_at: Moment | None = None
+    canceled_at: Moment | None = None
+    expires_at: Moment | None = None
+    terms: Overrides = Overrides()
+
+
+class Ending(Body, frozen=True):
+    """When a subscription is over; now, unless given."""
+
+    at: Moment | None = None
+
+
+class NewAddon(Body, frozen=True):
+    """An add-on: `amount` more of `unit`; below 0 it takes back. The same `id` again adds nothing.
+
+    Without `window` it raises what is mended by paying. It counts from `begins_at` until before `ends_at`.
+    """
+
+    unit: Unit
+    amount: Annotated[int, Meta(ge=-MAXIMUM, le=MAXIMUM)]
+    id: Id | None = None
+    window: Window | None = None
+    begins_at: Moment | None = None
+    ends_at: Moment | None = None
+    note: Line = ""

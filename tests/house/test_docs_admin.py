@@ -1,0 +1,14 @@
+"""docs/admin.md tells of every admin endpoint, and of no other."""
+
+import re
+
+from gateway.console.admin_endpoints import ENDPOINTS
+from tests.house.test_docs import ROOT
+
+PAGE = (ROOT / "docs" / "admin.md").read_text(encoding="utf-8")
+ROW = re.compile(r"^\| `([A-Z]+) (/\S+)` \| (.+) \|$", re.MULTILINE)
+
+
+def test_the_table_of_endpoints_is_the_codes_own() -> None:
+    """F7: whoever writes a script from the page finds each endpoint as it is served."""
+    assert ROW.findall(PAGE) == [(one.method, one.path, one.does) for one in ENDPOINTS]

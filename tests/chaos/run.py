@@ -3,6 +3,7 @@
     make chaos ARGS="--seeds 200 --database postgresql"
     make chaos ARGS="--first 17 --seeds 1"              once more what seed 17 was
     make chaos ARGS="--mutant ack_before_commit"        a copy that is broken on purpose: how soon is it caught?
+    make chaos ARGS="--outage 30"                       Valkey hangs for 30 s under load
 
 Exits with 0 where every seed passed (or, with --mutant, one failed).
 """
@@ -16,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+from tests.chaos import outage
 from tests.chaos.mutants import MUTANTS, broken_copy
 from tests.chaos.run_one import Report, play
 from tests.chaos.verdict import SHOWN_AT_MOST
@@ -26,6 +28,8 @@ DATABASES = ("sqlite", "postgresql")
 def main() -> int:
     """Play the seeds; the exit status."""
     options = _options()
+    if options.outage:
+        return _outage(options)
     with tempfile.TemporaryDirectory(prefix="twmutant") as directory:
         program_dir = broken_copy(options.mutant, Path(directory)) if options.mutant else Path.cwd()
         reports = _reports(options, program_dir)
@@ -39,7 +43,19 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--database", choices=DATABASES, default="sqlite")
     parser.add_argument("--jobs", type=int, default=2, help="seeds at a time (2)")
     parser.add_argument("--mutant", choices=sorted(MUTANTS), default="", help="run a copy with this defect")
+    parser.add_argument("--outage", type=float, default=0, help="freeze Valkey for so many seconds, once")
     return parser.parse_args()
+
+
+def _outage(options: argparse.Namespace) -> int:
+    seen = outage.play(options.outage, options.database)
+    print(f"the longest wait beyond the upstream's own: {seen.longest_s:.3f} s")
+    for account, told in seen.told.items():
+        print(f"meanwhile {account} was told {dict(sorted(told.items()))}")
+    print(f"nothing was left to settle or to flush {seen.agreed_s:.2f} s after the last request")
+    for text in seen.wrong[:SHOWN_AT_MOST]:
+        print(f"    {text}")
+    return 1 if seen.wrong else 0
 
 
 def _reports(options: argparse.Namespace, program_dir: Path) -> Iterator[Report]:

@@ -1,0 +1,89 @@
+"""One long outage of Valkey under load: how long anybody waits, what each tier is told, and how soon the books agree.
+
+`make chaos ARGS="--outage 30"`. The tier `lenient` goes on without Valkey, the others are refused.
+"""
+
+import asyncio
+import os
+import random
+import signal
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.chaos.stage import CALLERS, TIERS, Stage, stage
+from tests.chaos.verdict import verdict
+from tests.support.truth_caller import Caller
+from tests.support.truth_story import Ending, draw
+
+BEFORE_S, AFTER_S = 0.5, 5.0
+PATIENCE_S = 20.0
+AGREED_S = 30.0
+
+
+@dataclass(slots=True)
+class Outage:
+    """What was seen. `longest_s` is the longest time to an answer's head beyond what its upstream took."""
+
+    longest_s: float = 0.0
+    told: dict[str, Counter[int]] = field(default_factory=dict)
+    agreed_s: float = 0.0
+    wrong: list[str] = field(default_factory=list)
+
+
+def play(lasting_s: float, database: str) -> Outage:
+    """Freeze Valkey for so long."""
+    with tempfile.TemporaryDirectory(prefix="twchaos") as directory:
+        return asyncio.run(_play(lasting_s, database, Path(directory)))
+
+
+async def _play(lasting_s: float, database: str, directory: Path) -> Outage:
+    seen = Outage()
+    async with stage(directory, database, Path.cwd()) as here:
+        ends_s = time.perf_counter() + BEFORE_S + lasting_s + AFTER_S
+        callers = [asyncio.create_task(_call(here, seen, name, ends_s)) for name in TIERS for _ in range(CALLERS)]
+        await asyncio.sleep(BEFORE_S)
+        os.kill(here.valkey.pid, signal.SIGSTOP)
+        began_s = time.perf_counter()
+        await asyncio.sleep(lasting_s)
+        os.kill(here.valkey.pid, signal.SIGCONT)
+        back_s = time.perf_counter()
+        await asyncio.gather(*callers)
+        while any((await here.left_over()).values()) and time.perf_counter() < back_s + AGREED_S:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)  # what is watched lives in other processes
+        seen.agreed_s = time.perf_counter() - max(back_s, ends_s)
+        for account, stories in here.stories.items():
+            inside = [story for story in stories if story.over and began_s < story.left_s < back_s]
+            seen.told[account] = Counter(story.status for story in inside)
+        seen.wrong += (await verdict(here)).wrong
+        return seen
+
+
+async def _call(here: Stage, seen: Outage, account: str, ends_s: float) -> None:
+    rng = random.Random(account)
+    caller = Caller(here.links["gateway"].port, here.keys[account])
+    stories = here.stories.setdefault(account, [])
+    try:
+        while time.perf_counter() < ends_s:
+            story = draw(rng, account, f"{account}-{len(stories)}")
+            if story.ending is not Ending.WHOLE:
+                continue
+            story.leaves_at = -1
+            stories.append(story)
+            here.upstream.stories[story.name] = story
+            began_s = time.perf_counter()
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    await caller.ask(story, here.upstream.gate)
+            except TimeoutError:
+                seen.wrong.append(f"{story.name} waited {PATIENCE_S} s")
+                caller.close()
+            took_s = time.perf_counter() - began_s
+            answered_s = max(0.0, story.ended_s - story.arrived_s) if story.arrivals else 0.0
+            seen.longest_s = max(seen.longest_s, took_s - answered_s)
+            story.left_s = time.perf_counter()
+            await asyncio.sleep(rng.uniform(0.05, 0.3))
+    finally:
+        caller.close()

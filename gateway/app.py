@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+from gateway.billing.stripe_billing import stripe_billing, webhook_of
+from gateway.billing.sync import run_sync
 from gateway.console.admin_desk import Desk
 from gateway.console.app import console
 from gateway.console.services import Services
@@ -38,6 +40,7 @@ from gateway.metering.tokenizer import Tokenizer
 from gateway.quota.journal import Journal
 from gateway.quota.journal_replay import JournalReplay
 from gateway.quota.keys import Keyspace
+from gateway.quota.lease import Lease
 from gateway.quota.local_limiter import LocalLimiter
 from gateway.quota.outage import Outage
 from gateway.quota.reaper import Reaper
@@ -67,6 +70,7 @@ JOURNAL = "journal"
 """In data_dir."""
 
 REPORT_INTERVAL_S = 1.0
+BILLING_LEASE_MS = 5_000
 DRAIN_S = 5.0
 """How long a stop waits for settlements to be confirmed, and again for the stream to be flushed."""
 
@@ -113,12 +117,14 @@ class Gateway:
             per_s=settings.journal.replay_per_s,
         )
         self._ledger = Ledger.open(deployment.database_url, settings.database)
+        self._billing = stripe_billing(settings, self._ledger, self._now_ms, self._metrics.count_stripe)
         self._stream = RedisUsageStream(self._link, *names)
+        # The same after a restart: what this worker read before it died is its own to finish.
+        self._owner = f"{os.uname().nodename}:{crc32(os.fsencode(deployment.data_dir)):08x}:{deployment.worker}"
         self._flusher = Flusher(
             self._stream,
             self._ledger,
-            # The same after a restart: what this worker read before it died is its own to finish.
-            owner=f"{os.uname().nodename}:{crc32(os.fsencode(deployment.data_dir)):08x}:{deployment.worker}",
+            owner=self._owner,
             interval_s=settings.metering.flush_interval_ms / 1000,
             on_flushed=self._metrics.count_flushed,
             forget=self._limiter.forget,
@@ -131,6 +137,7 @@ class Gateway:
             self._start(run_partitions(self._ledger))
         self._start(self._reaper.run())
         self._start(self._replay.run())
+        self._start_billing()
         self._watch()
         self._start(self._report())
 
@@ -162,6 +169,7 @@ class Gateway:
         for transport in self._transports():
             await transport.aclose()
         self._tokenizer.close()
+        await self._billing.aclose()
         await self._ledger.close()
         self._limiter.breaker.close()
         await self._link.close()
@@ -185,6 +193,24 @@ class Gateway:
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work))
+
+    def _start_billing(self) -> None:
+        """Apply what webhooks left, and compare with Stripe: one gateway at a time."""
+        settings, billing = self._settings.stripe, self._billing
+        if settings.secrets or settings.api_key:
+            lease = Lease(self._link, f"{self._settings.redis.namespace}:stripe:inbox")
+            self._start(billing.inbox.run(lambda: lease.take(self._owner, BILLING_LEASE_MS), self._tell))
+        if billing.reconcile is not None:
+            turn = Lease(self._link, f"{self._settings.redis.namespace}:stripe:sync")
+            self._start(run_sync(billing.reconcile, turn.take, self._owner, settings.sync_interval_s, self._tell))
+
+    async def _tell(self) -> None:
+        """Tell the limiter of changes now. Where it can't be told, the outbox is emptied later."""
+        with suppress(Fault, RedisError):
+            await apply_outbox(self._ledger, self._limiter.bump)
+
+    def _now_ms(self) -> int:
+        return time.time_ns() // 1_000_000 + self._limiter.clock_offset_ms
 
     def _compose(self) -> Entry:
         settings, deployment, limiter = self._settings, self._deployment, self._limiter
@@ -280,11 +306,19 @@ class Gateway:
             ledger=self._ledger,
             peek=limiter.peek,
             entitlements=snapshot.entitlements,
-            now_ms=lambda: time.time_ns() // 1_000_000 + limiter.clock_offset_ms,
+            now_ms=self._now_ms,
             metrics=lambda: render(self._deployment.metrics_dir, self._metrics, workers=settings.listen.workers),
             probes={"limiter": lambda: self._link.call("PING"), "ledger": self._ledger.ping},
             prefix=settings.listen.prefix,
             admin_token=os.environ.get("TOLLWAY_ADMIN_TOKEN", ""),
+            webhook=webhook_of(
+                self._billing,
+                settings.stripe,
+                self._ledger,
+                now_ms=self._now_ms,
+                tell=self._tell,
+                count=self._metrics.count_stripe,
+            ),
             stopping=lambda: self._stopping,
             desk=self._desk(),
             admin_refused=self._metrics.count_admin_refused,
@@ -327,6 +361,10 @@ class Gateway:
         watch(catalogue.CONNECTIONS_IDLE, lambda: sum(transport.connections()[1] for transport in transports))
         members = [member for upstream in self._upstreams.values() for member in upstream.members]
         watch(catalogue.TARGETS_UNFIT, lambda: sum(not member.health.is_fit for member in members))
+        watch(catalogue.STRIPE_OPEN, lambda: self._billing.inbox.open)
+        if self._billing.reconcile is not None:
+            reconcile = self._billing.reconcile
+            watch(catalogue.STRIPE_DRIFT, lambda: reconcile.drifted)
         watch(catalogue.USAGE_BACKLOG, lambda: self._backlog)
         watch(catalogue.CLOCK_OFFSET, lambda: self._limiter.clock_offset_ms / 1000)
 
@@ -337,7 +375,7 @@ class Gateway:
     def _flush_lag_s(self) -> float:
         if self._oldest_ms is None:
             return 0.0
-        return max(0.0, (time.time_ns() // 1_000_000 + self._limiter.clock_offset_ms - self._oldest_ms) / 1000)
+        return max(0.0, (self._now_ms() - self._oldest_ms) / 1000)
 
     async def _report(self) -> None:
         """Write this worker's metrics where the worker that is scraped finds them."""

@@ -8,6 +8,7 @@ from gateway.console.admin import admin_routes
 from gateway.console.operations import OperationsPages
 from gateway.console.replies import on_crash, on_fault, on_http_error
 from gateway.console.services import Services
+from gateway.console.stripe import StripePages
 from gateway.console.usage import UsagePages
 from gateway.domain.faults import Fault
 
@@ -26,6 +27,7 @@ def console(services: Services) -> Starlette:
             Route(f"{prefix}/health/ready", operations.ready),
             Route(f"{prefix}/metrics", operations.metrics),
             *admin_routes(services),
+            Route(f"{prefix}/stripe/webhook", StripePages(services).webhook, methods=["POST"]),
         ],
         exception_handlers={Fault: on_fault, HTTPException: on_http_error, Exception: on_crash},
     )

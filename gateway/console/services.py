@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+from gateway.billing.webhook import Webhook
 from gateway.console.admin_desk import Desk
 from gateway.domain.entitlements import Entitlements, Standing
 from gateway.identity.directory import Directory
@@ -30,7 +31,7 @@ class Services:
     `entitlements` are an account's at a Unix second, by the tiers and rules in force now.
     `prefix` begins with a slash and doesn't end in one. `admin_token` empty: nobody but this machine is an operator.
     `stopping` tells that the gateway takes no new requests. `desk` is what the admin API works with; `admin_refused` is
-    called for each request to it that is refused.
+    called for each request to it that is refused. `webhook` takes in what Stripe sends; None where the settings have no secret for it.
     """
 
     directory: Directory
@@ -43,5 +44,6 @@ class Services:
     desk: Desk
     prefix: str = "/_tollway"
     admin_token: str = ""
+    webhook: Webhook | None = None
     stopping: Callable[[], bool] = _never
     admin_refused: Callable[[], None] = _nothing

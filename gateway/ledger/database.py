@@ -21,6 +21,9 @@ from gateway.ledger.sqlite_store import SqliteStore
 from gateway.ledger.store import Store
 from gateway.settings.model import Database as Options
 
+Connection = AsyncConnection
+"""A transaction under way, for those who only pass it on."""
+
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 _Kind = TypeVar("_Kind", bound="Database")

@@ -61,6 +61,23 @@ class GrantBook(Database):
             return await _overrides(connection, account_id)
 
 
+async def known_grant(connection: AsyncConnection, grant_id: str, *, lock: bool = False) -> Grant | None:
+    """One grant by its id; with `lock`, its account is not changed by others until the transaction ends."""
+    found = select(grants).where(grants.c.id == grant_id)
+    row = (await connection.execute(found)).first()
+    if row is None:
+        return None
+    if lock:
+        await locked_account(connection, row.account_id)
+    return as_grant(row)
+
+
+async def taken_back(connection: AsyncConnection, grant_id: str) -> int:
+    """How much of a grant was taken back, by grants whose ids are its own and `/refund/…`."""
+    mine = grants.c.id.startswith(f"{grant_id}/refund/", autoescape=True)
+    return -int(await connection.scalar(select(func.coalesce(func.sum(grants.c.amount), 0)).where(mine)) or 0)
+
+
 async def put_grant(connection: AsyncConnection, grant: Grant, by: Actor, now_ms: int) -> bool:
     """As `GrantBook.add_grant`, within a transaction of the caller's."""
     await locked_account(connection, grant.account_id)

@@ -4,10 +4,24 @@ from gateway.ledger.accounts import AccountBook
 from gateway.ledger.audit import AuditBook
 from gateway.ledger.grants import GrantBook
 from gateway.ledger.standings import StandingBook
+from gateway.ledger.stripe_customers import CustomerBook
+from gateway.ledger.stripe_inbox import InboxBook
+from gateway.ledger.stripe_products import ProductBook
 from gateway.ledger.subscriptions import SubscriptionBook
 from gateway.ledger.usage import UsageBook
 from gateway.ledger.usage_history import HistoryBook
 
 
-class Ledger(AccountBook, SubscriptionBook, GrantBook, StandingBook, AuditBook, HistoryBook, UsageBook):
+class Ledger(
+    AccountBook,
+    SubscriptionBook,
+    GrantBook,
+    StandingBook,
+    AuditBook,
+    HistoryBook,
+    UsageBook,
+    InboxBook,
+    CustomerBook,
+    ProductBook,
+):
     """One ledger over one database: `Ledger.open(url)`, and `close` at the end. `schema.ensure_schema` comes first."""

@@ -4,11 +4,11 @@ A change, its audit row, the account's new version and its outbox row are one tr
 what is older than what is known, by the object's own time, changes nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import insert, select, update
+from sqlalchemy import and_, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.domain.audit import Actor
@@ -64,10 +64,33 @@ class SubscriptionBook(Database):
             rows = (await connection.execute(told.order_by(audit.c.row_id))).all()
         return [(at_ms, msgspec.json.decode(after, type=Subscription)) for at_ms, after in rows if after is not None]
 
+    @whole
+    async def subscriptions_among(self, ids: Iterable[str]) -> dict[str, Subscription]:
+        """Those of the ids that are known, by id."""
+        return {one.id: one for one in await self._where(subscriptions.c.id.in_(list(ids)))}
+
+    @whole
+    async def subscriptions_to(self, product_id: str, after_id: str = "", limit: int = 100) -> list[Subscription]:
+        """Up to `limit` of a product or a price, in order of their ids, those that come after `after_id`."""
+        columns = subscriptions.c
+        mine = or_(columns.product_id == product_id, columns.price_id == product_id)
+        return await self._where(and_(mine, columns.id > after_id), limit)
+
     async def _where(self, condition: Any, limit: int | None = None) -> list[Subscription]:
         page = select(subscriptions).where(condition).order_by(subscriptions.c.id).limit(limit)
         async with self.reading() as connection:
             return [as_subscription(row) for row in await connection.execute(page)]
+
+
+async def known_subscription(connection: AsyncConnection, subscription_id: str) -> Subscription | None:
+    """As `SubscriptionBook.subscription`, within a transaction of the caller's."""
+    return await _known(connection, subscription_id)
+
+
+async def bought_by(connection: AsyncConnection, customer_id: str) -> list[Subscription]:
+    """As `SubscriptionBook.subscriptions_of_customer`, within a transaction of the caller's."""
+    found = select(subscriptions).where(subscriptions.c.customer_id == customer_id).order_by(subscriptions.c.account_id)
+    return [as_subscription(row) for row in await connection.execute(found)]
 
 
 async def put_subscription(connection: AsyncConnection, subscription: Subscription, by: Actor, now_ms: int) -> bool:

@@ -244,6 +244,47 @@ audit = Table(
 )
 """Who did what to which account. Rows are added and never changed; they outlive the account."""
 
+stripe_events = Table(
+    "stripe_events",
+    metadata,
+    _text("id", key=True),
+    _text("type"),
+    _text("subject"),
+    _text("customer_id"),
+    _text("account_id"),
+    _count("created_s"),
+    _count("received_ms"),
+    Column("state", Word, nullable=False, index=True),
+    _count("attempts"),
+    _count("retry_ms"),
+    _text("error"),
+    Column("payload", LargeBinary),
+    Index(None, "subject"),
+    sqlite_strict=True,
+)
+"""Every webhook that Stripe signed, by the event's id, stored before it is applied; its content goes once it is."""
+
+stripe_customers = Table(
+    "stripe_customers",
+    metadata,
+    _text("id", key=True),
+    Column("account_id", Word, ForeignKey("accounts.id"), nullable=False, index=True),
+    _count("linked_ms"),
+    sqlite_strict=True,
+)
+"""Which account a customer of Stripe's is."""
+
+stripe_products = Table(
+    "stripe_products",
+    metadata,
+    _text("id", key=True),
+    _text("name"),
+    _text("metadata"),
+    _count("updated_ms"),
+    sqlite_strict=True,
+)
+"""Products and prices of Stripe's, with the metadata that says what they give."""
+
 schema_history = Table(
     "schema_history",
     metadata,

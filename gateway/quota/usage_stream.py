@@ -17,6 +17,7 @@ from typing import Any
 
 from gateway.domain.faults import Fault
 from gateway.domain.stream import Entry
+from gateway.quota.lease import Lease
 from gateway.quota.redis_links import Link
 from gateway.quota.resp import RedisError, Word
 
@@ -29,7 +30,7 @@ class RedisUsageStream:
     def __init__(self, link: Link, namespace: str, partitions: int, *, idle_ms: int = 3_000) -> None:
         self._link = link
         self._keys = [f"{namespace}:{{{partition}}}:events" for partition in range(partitions)]
-        self._lease_key = f"{namespace}:flusher"
+        self._lease = Lease(link, f"{namespace}:flusher")
         self._idle_ms = idle_ms
         self._next_claim_s = 0.0
         self._unsure: dict[int, Word] = dict.fromkeys(range(partitions), "0")
@@ -71,15 +72,7 @@ class RedisUsageStream:
 
     async def lead(self, owner: str, lease_ms: int) -> bool:
         """Take or renew the one lease to flush; whether `owner` has it now, for `lease_ms`."""
-        key = self._lease_key
-        taken, holder = await asyncio.gather(
-            self._link.call("SET", key, owner, "NX", "PX", lease_ms), self._link.call("GET", key)
-        )
-        if taken is not None or holder != owner.encode():
-            return taken is not None
-        # The lease may end between any two calls, so only a look after the renewal proves whose was renewed.
-        _, holder = await asyncio.gather(self._link.call("PEXPIRE", key, lease_ms), self._link.call("GET", key))
-        return bool(holder == owner.encode())
+        return await self._lease.take(owner, lease_ms)
 
     async def backlog(self) -> int:
         """Events that are not in the ledger yet, over all partitions."""

@@ -151,6 +151,28 @@ def digest_secret(text: str) -> str:
     return f"is too short to be safe: {_SECRET_CHARACTERS} characters at least, for example of `openssl rand -hex 32`"
 
 
+def stripe_key(text: str) -> str:
+    """Nothing, or a key that Stripe lets a server read with."""
+    if not text or (text.startswith(("sk_", "rk_")) and not credential(text)):
+        return ""
+    return "is not a secret key of Stripe's; it begins with sk_ or rk_ (pk_ is the one for browsers)"
+
+
+def stripe_secret(text: str) -> str:
+    """Nothing, or a webhook's signing secret."""
+    if not text or (text.startswith("whsec_") and not credential(text)):
+        return ""
+    return "is not a webhook's signing secret; it begins with whsec_ (Stripe shows it beside the webhook's address)"
+
+
+def api_base(text: str) -> str:
+    """An http(s) origin."""
+    url = _split(text)
+    if url is None or url.scheme not in {"http", "https"} or not _host_is_fine(url) or url.path.strip("/"):
+        return 'is not an address; write "https://host" or "http://host:port", without a path'
+    return ""
+
+
 def prefix_path(text: str) -> str:
     """A path that Tollway's own endpoints can sit under."""
     if _PREFIX.fullmatch(text) and not _has_dots(text):

@@ -15,6 +15,7 @@ from gateway.domain.subscriptions import Access, Status
 from gateway.settings import checks
 from gateway.settings.callers import Jwt
 from gateway.settings.section import Name, Seconds, Section
+from gateway.settings.stripe import Stripe
 from gateway.settings.upstreams import Upstream
 
 Count = Annotated[int, Meta(ge=0, le=MAXIMUM)]
@@ -356,3 +357,4 @@ class Settings(Section, frozen=True, kw_only=True):
     tiers: Annotated[dict[Name, TierSettings], Meta(min_length=1, description="Plans, by name.")]
     default_tier: Annotated[str, Meta(description="The tier of an account made without one.")]
     subscriptions: Subscriptions = field(default_factory=Subscriptions)
+    stripe: Stripe = field(default_factory=Stripe)

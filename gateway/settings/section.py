@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-_SECRETS = frozenset({"api_key", "api_keys", "secret", "url", "proxy"})
+_SECRETS = frozenset({"api_key", "api_keys", "secret", "url", "proxy", "webhook_secrets"})
 
 Name = Annotated[
     str,

@@ -81,6 +81,8 @@ UPSTREAM_ATTEMPTS = Counter(
     ("upstream", "target", "end"),
 )
 ADMIN_REFUSED = Counter("tollway_admin_refused_total", "Requests to the admin API without the admin token.")
+STRIPE_EVENTS = Counter("tollway_stripe_events_total", "Webhooks of Stripe, by how each ended.", ("result",))
+STRIPE_DRIFT = Counter("tollway_stripe_drift_total", "Subscriptions that were not as Stripe has them.")
 LOG_LINES_DROPPED = Counter("tollway_log_lines_dropped_total", "Log lines lost to a slow or lost reader.")
 
 DURATION = Histogram("tollway_request_duration_seconds", "From a request's head to its end.", _SECONDS, ("route",))
@@ -102,6 +104,9 @@ USAGE_BACKLOG = Gauge("tollway_usage_backlog_events", "Usage events not yet in t
 FLUSH_LAG = Gauge("tollway_flush_lag_seconds", "Age of the oldest usage event not yet in the ledger.", Merge.LARGEST)
 JOURNAL_BYTES = Gauge("tollway_journal_bytes", "Journal not yet replayed, of living workers.")
 JOURNAL_FAILING = Gauge("tollway_journal_failing", "Workers that can't write their journal.")
+STRIPE_OPEN = Gauge(
+    "tollway_stripe_events_open", "Webhooks that are stored and could not be applied yet.", Merge.LARGEST
+)
 BREAKER_OPEN = Gauge("tollway_limiter_breaker_open", "Workers that take the limiter for silent.")
 TARGETS_UNFIT = Gauge("tollway_upstream_targets_unfit", "Targets that are left alone, counted by each worker.")
 CLOCK_OFFSET = Gauge("tollway_clock_offset_seconds", "The limiter's clock minus the gateway's.", Merge.FARTHEST)
@@ -118,6 +123,8 @@ COUNTERS = (
     HOLDS_REAPED,
     UPSTREAM_ATTEMPTS,
     ADMIN_REFUSED,
+    STRIPE_EVENTS,
+    STRIPE_DRIFT,
     LOG_LINES_DROPPED,
 )
 HISTOGRAMS = (DURATION, ADMISSION, FIRST_BYTE)
@@ -131,6 +138,7 @@ GAUGES = (
     FLUSH_LAG,
     JOURNAL_BYTES,
     JOURNAL_FAILING,
+    STRIPE_OPEN,
     BREAKER_OPEN,
     TARGETS_UNFIT,
     CLOCK_OFFSET,

@@ -55,6 +55,10 @@ class Metrics:
         """Tell of a request to the admin API that was refused."""
         _add(self._counters[catalogue.ADMIN_REFUSED.name], (), 1)
 
+    def count_stripe(self, result: str) -> None:
+        """Tell of a webhook of Stripe that ended so."""
+        _add(self._counters[catalogue.STRIPE_EVENTS.name], (result,), 1)
+
     def observe(self, record: RequestRecord) -> None:
         """Count one request that ended. Gives it the outcome that the rest of its record implies, where it has none."""
         record.outcome = record.outcome or ("refused" if record.limit else "fault" if record.fault else "ok")

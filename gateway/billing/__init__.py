@@ -1,0 +1,1 @@
+"""What accounts buy: subscriptions and add-ons by way of Stripe."""

@@ -21,6 +21,7 @@ COMMANDS = {
     "accounts": "create, list, show, move, suspend and resume accounts",
     "keys": "create, list, show and revoke API keys",
     "usage": "show what an account used of its limits",
+    "stripe": "compare with Stripe, list what is wrong, link customers",
     "db": "migrate the ledger",
     "tokenizer": "install the tokenizer's vocabulary",
 }

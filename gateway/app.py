@@ -131,6 +131,10 @@ class Gateway:
         )
         self._upstreams = self._open_upstreams()
         self._entry = self._compose()
+        self._start_tasks()
+
+    def _start_tasks(self) -> None:
+        """What goes on beside requests, until `stop`."""
         self._start(self._flusher.run())
         self._start(run_outbox(self._ledger, self._limiter.bump))
         if self._ledger.partitioned:

@@ -153,7 +153,8 @@ async def ignored_about(connection: Connection, subject: str, kind: str) -> list
 
 
 def _event(row: Sequence[Any]) -> InboxEvent:
-    return InboxEvent(*row[:7], State(row[7]), *row[8:])
+    before, state, after = row[:7], State(row[7]), row[8:]
+    return InboxEvent(*(*before, state, *after))
 
 
 def _row(event: InboxEvent) -> dict[str, object]:

@@ -3,14 +3,13 @@
 import asyncio
 import os
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from gateway.billing.stripe_billing import stripe_billing, webhook_of
-from gateway.billing.sync import run_sync
+from gateway.billing.stripe_billing import stripe_billing
 from gateway.console.admin_desk import Desk
 from gateway.console.app import console
 from gateway.console.services import Services
@@ -70,7 +69,6 @@ JOURNAL = "journal"
 """In data_dir."""
 
 REPORT_INTERVAL_S = 1.0
-BILLING_LEASE_MS = 5_000
 DRAIN_S = 5.0
 """How long a stop waits for settlements to be confirmed, and again for the stream to be flushed."""
 
@@ -117,7 +115,9 @@ class Gateway:
             per_s=settings.journal.replay_per_s,
         )
         self._ledger = Ledger.open(deployment.database_url, settings.database)
-        self._billing = stripe_billing(settings, self._ledger, self._now_ms, self._metrics.count_stripe)
+        self._billing = stripe_billing(
+            settings, self._ledger, self._now_ms, tell=self._tell_gateways, count=self._metrics.count_stripe
+        )
         self._stream = RedisUsageStream(self._link, *names)
         # The same after a restart: what this worker read before it died is its own to finish.
         self._owner = f"{os.uname().nodename}:{crc32(os.fsencode(deployment.data_dir)):08x}:{deployment.worker}"
@@ -141,7 +141,8 @@ class Gateway:
             self._start(run_partitions(self._ledger))
         self._start(self._reaper.run())
         self._start(self._replay.run())
-        self._start_billing()
+        for work in self._billing.running(self._lease, self._owner):
+            self._start(work)
         self._watch()
         self._start(self._report())
 
@@ -198,20 +199,8 @@ class Gateway:
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work))
 
-    def _start_billing(self) -> None:
-        """Apply what webhooks left, and compare with Stripe: one gateway at a time."""
-        settings, billing = self._settings.stripe, self._billing
-        if settings.secrets or settings.api_key:
-            lease = Lease(self._link, f"{self._settings.redis.namespace}:stripe:inbox")
-            self._start(billing.inbox.run(lambda: lease.take(self._owner, BILLING_LEASE_MS), self._tell))
-        if billing.reconcile is not None:
-            turn = Lease(self._link, f"{self._settings.redis.namespace}:stripe:sync")
-            self._start(run_sync(billing.reconcile, turn.take, self._owner, settings.sync_interval_s, self._tell))
-
-    async def _tell(self) -> None:
-        """Tell the limiter of changes now. Where it can't be told, the outbox is emptied later."""
-        with suppress(Fault, RedisError):
-            await apply_outbox(self._ledger, self._limiter.bump)
+    def _lease(self, name: str) -> Callable[[str, int], Awaitable[bool]]:
+        return Lease(self._link, f"{self._settings.redis.namespace}:{name}").take
 
     def _now_ms(self) -> int:
         return time.time_ns() // 1_000_000 + self._limiter.clock_offset_ms
@@ -315,14 +304,7 @@ class Gateway:
             probes={"limiter": lambda: self._link.call("PING"), "ledger": self._ledger.ping},
             prefix=settings.listen.prefix,
             admin_token=os.environ.get("TOLLWAY_ADMIN_TOKEN", ""),
-            webhook=webhook_of(
-                self._billing,
-                settings.stripe,
-                self._ledger,
-                now_ms=self._now_ms,
-                tell=self._tell,
-                count=self._metrics.count_stripe,
-            ),
+            webhook=self._billing.webhook,
             stopping=lambda: self._stopping,
             desk=self._desk(),
             admin_refused=self._metrics.count_admin_refused,
@@ -365,10 +347,8 @@ class Gateway:
         watch(catalogue.CONNECTIONS_IDLE, lambda: sum(transport.connections()[1] for transport in transports))
         members = [member for upstream in self._upstreams.values() for member in upstream.members]
         watch(catalogue.TARGETS_UNFIT, lambda: sum(not member.health.is_fit for member in members))
-        watch(catalogue.STRIPE_OPEN, lambda: self._billing.inbox.open)
-        if self._billing.reconcile is not None:
-            reconcile = self._billing.reconcile
-            watch(catalogue.STRIPE_DRIFT, lambda: reconcile.drifted)
+        watch(catalogue.STRIPE_OPEN, self._billing.open_events)
+        watch(catalogue.STRIPE_DRIFT, self._billing.drifted)
         watch(catalogue.USAGE_BACKLOG, lambda: self._backlog)
         watch(catalogue.CLOCK_OFFSET, lambda: self._limiter.clock_offset_ms / 1000)
 

@@ -1,30 +1,50 @@
 """Stripe's parts put together, for a gateway or a command, as the settings have them."""
 
 import importlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.billing.effects import Effects
 from gateway.billing.inbox import Inbox
 from gateway.billing.reconcile import Reconcile
 from gateway.billing.stripe_source import StripeSource
-from gateway.billing.tariff import Tariff, tariff_of
+from gateway.billing.sync import Take, run_sync
+from gateway.billing.tariff import tariff_of
 from gateway.billing.webhook import Webhook
 from gateway.ledger.ledger import Ledger
 from gateway.settings.model import Settings
 from gateway.settings.stripe import Stripe
 
-Count = Callable[[str], None]
+LEASE_MS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
 class StripeBilling:
-    """`source` and `reconcile` are None without an API key."""
+    """`source` and `reconcile` are None without an API key, `webhook` without a signing secret."""
 
-    tariff: Tariff
+    settings: Stripe
     inbox: Inbox
+    webhook: Webhook | None
     source: StripeSource | None
     reconcile: Reconcile | None
+    tell: Callable[[], Awaitable[None]]
+
+    def running(self, lease: Callable[[str], Take], owner: str) -> Iterator[Coroutine[Any, Any, None]]:
+        """What goes on beside requests, each of it in one gateway at a time, by the lease of that name."""
+        if self.webhook is not None or self.reconcile is not None:
+            inbox = lease("stripe:inbox")
+            yield self.inbox.run(lambda: inbox(owner, LEASE_MS), self.tell)
+        if self.reconcile is not None:
+            yield run_sync(self.reconcile, lease("stripe:sync"), owner, self.settings.sync_interval_s, self.tell)
+
+    def open_events(self) -> float:
+        """How many events wait, as this process last saw."""
+        return self.inbox.open
+
+    def drifted(self) -> float:
+        """How many subscriptions this process found not to be as Stripe has them."""
+        return 0 if self.reconcile is None else self.reconcile.drifted
 
     async def aclose(self) -> None:
         """Close the connections to Stripe."""
@@ -32,35 +52,32 @@ class StripeBilling:
             await self.source.aclose()
 
 
-def stripe_billing(settings: Settings, ledger: Ledger, now_ms: Callable[[], int], count: Count) -> StripeBilling:
-    """Inbox and reconcile over a ledger."""
-    source, tariff = _source(settings.stripe), tariff_of(settings)
-    inbox = Inbox(ledger, Effects(ledger, tariff, source, now_ms), now_ms, count)
-    reconcile = None if source is None else Reconcile(ledger, tariff, source, now_ms)
-    return StripeBilling(tariff, inbox, source, reconcile)
-
-
-def webhook_of(
-    billing: StripeBilling,
-    settings: Stripe,
+def stripe_billing(
+    settings: Settings,
     ledger: Ledger,
-    *,
     now_ms: Callable[[], int],
+    *,
     tell: Callable[[], Awaitable[None]],
-    count: Count,
-) -> Webhook | None:
-    """The webhook, None where no secret for it is set."""
-    if not settings.secrets:
-        return None
-    return Webhook(
-        ledger,
-        billing.inbox,
-        secrets=settings.secrets,
-        tolerance_s=settings.tolerance_s,
-        now_ms=now_ms,
-        tell=tell,
-        count=count,
-    )
+    count: Callable[[str], None],
+) -> StripeBilling:
+    """All parts over a ledger. `tell` lets gateways know of what changed; `count` is told how each event ended."""
+    asked, tariff = settings.stripe, tariff_of(settings)
+    source = _source(asked)
+    inbox = Inbox(ledger, Effects(ledger, tariff, source, now_ms), now_ms, count)
+    webhook = reconcile = None
+    if asked.secrets:
+        webhook = Webhook(
+            ledger,
+            inbox,
+            secrets=asked.secrets,
+            tolerance_s=asked.tolerance_s,
+            now_ms=now_ms,
+            tell=tell,
+            count=count,
+        )
+    if source is not None:
+        reconcile = Reconcile(ledger, tariff, source, now_ms)
+    return StripeBilling(asked, inbox, webhook, source, reconcile, tell)
 
 
 def _source(settings: Stripe) -> StripeSource | None:

@@ -34,7 +34,9 @@ def run(args: argparse.Namespace) -> int:
 
 async def _run(args: argparse.Namespace) -> int:
     async with connected(args.file) as connections:
-        billing = stripe_billing(connections.settings, connections.ledger, _now_ms, _uncounted)
+        billing = stripe_billing(
+            connections.settings, connections.ledger, _now_ms, tell=connections.tell_gateways, count=_uncounted
+        )
         try:
             if args.verb == "sync":
                 return await _sync(connections, billing, heals=not args.dry_run)

@@ -31,7 +31,7 @@ class Services:
     `entitlements` are an account's at a Unix second, by the tiers and rules in force now.
     `prefix` begins with a slash and doesn't end in one. `admin_token` empty: nobody but this machine is an operator.
     `stopping` tells that the gateway takes no new requests. `desk` is what the admin API works with; `admin_refused` is
-    called for each request to it that is refused. `webhook` takes in what Stripe sends; None where the settings have no secret for it.
+    called for each request to it that is refused. `webhook` takes in what Stripe sends; None: it is off.
     """
 
     directory: Directory

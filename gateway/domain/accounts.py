@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from gateway.domain.key_terms import ANYTHING, KeyTerms
+
 
 class Account(msgspec.Struct, frozen=True, gc=False):
     """Who is limited and billed.
@@ -36,6 +38,7 @@ class ApiKey(msgspec.Struct, frozen=True, gc=False):
     created_ms: int
     expires_ms: int | None = None
     revoked_ms: int | None = None
+    terms: KeyTerms = ANYTHING
 
 
 class Caller(msgspec.Struct, frozen=True, gc=False):
@@ -50,3 +53,5 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     tier: str
     version: int
     plan: Any = None
+    scope: KeyTerms | None = None
+    """Of a key that is not for everything."""

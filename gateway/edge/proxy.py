@@ -20,6 +20,7 @@ from gateway.edge.bandwidth import Bandwidth
 from gateway.edge.departure import Departures
 from gateway.edge.exchange import Exchange, Receive, Scope, Send
 from gateway.edge.headers import forwarded, token_of
+from gateway.edge.key_scope import check_scope
 from gateway.edge.preflight import is_preflight, pass_preflight
 from gateway.edge.query_key import key_in, without_key
 from gateway.edge.relay import Relay
@@ -85,6 +86,8 @@ class Proxy:
         token, caller = await self._identify(exchange)
         body = await self._read(exchange, route)
         estimate = self._estimate(exchange, route, path, body)
+        if caller.scope is not None:
+            check_scope(caller.scope, path, exchange.ask)
         decision = await self.admission.admit(exchange, caller, token, estimate)
         if isinstance(decision, Refused):
             return await send_refusal(exchange, decision)

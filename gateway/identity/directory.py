@@ -227,7 +227,9 @@ class Directory:
         now_s, wall_s, found = self._clock(), self._wall_clock(), entry.found
         entitled = self._entitle(found.standing, int(wall_s))
         account = found.standing.account
-        entry.caller = Caller(account.id, found.key.id, entitled.tier, account.version, entitled.plan)
+        terms = found.key.terms
+        scope = terms if terms.is_scoped else None
+        entry.caller = Caller(account.id, found.key.id, entitled.tier, account.version, entitled.plan, scope)
         until_s = _NEVER if entitled.until_s is None else now_s + entitled.until_s - wall_s
         entry.fresh_until_s = min(entry.read_again_s, until_s)
 

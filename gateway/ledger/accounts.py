@@ -1,4 +1,4 @@
-"""Accounts and API keys in the ledger, and the outbox that tells the limiter of their changes.
+"""Accounts in the ledger, and the outbox that tells the limiter of their changes.
 
 Every change raises the account's version by one and writes an outbox row in the same transaction, so that a crash
 after the commit is caught up by whoever empties the outbox next (`outbox.py`).
@@ -12,12 +12,12 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.domain.accounts import Account, ApiKey
+from gateway.domain.accounts import Account
 from gateway.domain.audit import SYSTEM, Actor
 from gateway.domain.faults import ALREADY_EXISTS, NOT_FOUND, Fault
 from gateway.ledger.audit import write_audit
 from gateway.ledger.database import Database, whole
-from gateway.ledger.tables import accounts, api_keys, outbox
+from gateway.ledger.tables import accounts, outbox
 
 
 class Bump(msgspec.Struct, frozen=True, gc=False):
@@ -29,7 +29,7 @@ class Bump(msgspec.Struct, frozen=True, gc=False):
 
 
 class AccountBook(Database):
-    """What the ledger knows of accounts and keys. Raises Fault(LEDGER_UNAVAILABLE) where it can't answer."""
+    """What the ledger knows of accounts. Raises Fault(LEDGER_UNAVAILABLE) where it can't answer."""
 
     @whole
     async def create_account(self, account_id: str, tier: str, name: str, now_ms: int, by: Actor = SYSTEM) -> Account:
@@ -48,7 +48,7 @@ class AccountBook(Database):
     async def account(self, account_id: str) -> Account:
         """The account. Raises Fault(NOT_FOUND)."""
         async with self.reading() as connection:
-            return await _account(connection, account_id)
+            return await read_account(connection, account_id)
 
     @whole
     async def list_accounts(self, after: str = "", limit: int = 100) -> list[Account]:
@@ -76,51 +76,6 @@ class AccountBook(Database):
             return after
 
     @whole
-    async def create_key(self, key: ApiKey, by: Actor = SYSTEM) -> None:
-        """Write a new key down. Raises Fault(NOT_FOUND) without its account, Fault(ALREADY_EXISTS) for a used id."""
-        try:
-            async with self.writing() as connection:
-                await raise_version(connection, key.account_id, key.created_ms)
-                await connection.execute(insert(api_keys), msgspec.structs.asdict(key))
-                await write_audit(connection, by, "key", key.account_id, (None, _told(key)), key.created_ms)
-        except IntegrityError as error:
-            raise Fault(ALREADY_EXISTS, public=f"There is a key `{key.id}` already.") from error
-
-    @whole
-    async def list_keys(self, account_id: str) -> list[ApiKey]:
-        """Every key of the account, revoked ones too, oldest first. Raises Fault(NOT_FOUND)."""
-        keys = select(api_keys).where(api_keys.c.account_id == account_id)
-        async with self.reading() as connection:
-            await _account(connection, account_id)
-            found = await connection.execute(keys.order_by(api_keys.c.created_ms, api_keys.c.id))
-            return [ApiKey(*row) for row in found]
-
-    @whole
-    async def revoke_key(self, key_id: str, now_ms: int, by: Actor = SYSTEM) -> ApiKey:
-        """Refuse the key from now on; one that was revoked before stays as it was. Raises Fault(NOT_FOUND)."""
-        async with self.writing() as connection:
-            before = await _locked_key(connection, key_id)
-            if before.revoked_ms is not None:
-                return before
-            await connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(revoked_ms=now_ms))
-            await raise_version(connection, before.account_id, now_ms)
-            after = msgspec.structs.replace(before, revoked_ms=now_ms)
-            await write_audit(connection, by, "key", before.account_id, (_told(before), _told(after)), now_ms)
-            return after
-
-    @whole
-    async def set_key_expiry(self, key_id: str, expires_ms: int | None, now_ms: int, by: Actor = SYSTEM) -> ApiKey:
-        """Say anew when the key stops working, None for never. Raises Fault(NOT_FOUND)."""
-        async with self.writing() as connection:
-            before = await _locked_key(connection, key_id)
-            after = msgspec.structs.replace(before, expires_ms=expires_ms)
-            if before != after:
-                await connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(expires_ms=expires_ms))
-                await raise_version(connection, before.account_id, now_ms)
-                await write_audit(connection, by, "key", before.account_id, (_told(before), _told(after)), now_ms)
-            return after
-
-    @whole
     async def pending_bumps(self, limit: int = 1000) -> list[Bump]:
         """The oldest outbox rows."""
         async with self.reading() as connection:
@@ -136,28 +91,21 @@ class AccountBook(Database):
 
 async def locked_account(connection: AsyncConnection, account_id: str) -> Account:
     """The account, which nobody else changes until the transaction ends. Raises Fault(NOT_FOUND)."""
-    return await _account(connection, account_id, lock=True)
+    return await read_account(connection, account_id, lock=True)
 
 
 async def raise_version(connection: AsyncConnection, account_id: str, now_ms: int) -> Account:
     """Tell that the account changed: its version grows by one, and the outbox has a row. Raises Fault(NOT_FOUND)."""
     raised = update(accounts).where(accounts.c.id == account_id).values(version=accounts.c.version + 1)
     await connection.execute(raised)
-    account = await _account(connection, account_id)
+    account = await read_account(connection, account_id)
     row = {"account_id": account_id, "version": account.version, "changed_ms": now_ms}
     await connection.execute(insert(outbox), row)
     return account
 
 
-async def _locked_key(connection: AsyncConnection, key_id: str) -> ApiKey:
-    """The key, which nobody else changes until the transaction ends: of two revocations the first one stands."""
-    row = (await connection.execute(select(api_keys).where(api_keys.c.id == key_id).with_for_update())).first()
-    if row is None:
-        raise Fault(NOT_FOUND, public=f"There is no key `{key_id}`.")
-    return ApiKey(*row)
-
-
-async def _account(connection: AsyncConnection, account_id: str, *, lock: bool = False) -> Account:
+async def read_account(connection: AsyncConnection, account_id: str, *, lock: bool = False) -> Account:
+    """The account; with `lock` as `locked_account`. Raises Fault(NOT_FOUND)."""
     found = select(accounts).where(accounts.c.id == account_id)
     row = (await connection.execute(found.with_for_update() if lock else found)).first()
     if row is None:
@@ -169,8 +117,3 @@ def as_account(row: Sequence[Any]) -> Account:
     """A row of the table as the domain's own."""
     account_id, name, tier, suspended, version, created_ms = row
     return Account(account_id, name, tier, bool(suspended), version, created_ms)
-
-
-def _told(key: ApiKey) -> dict[str, str | int | None]:
-    """A key as the audit tells of it: without its digest."""
-    return {"id": key.id, "name": key.name, "expires_ms": key.expires_ms, "revoked_ms": key.revoked_ms}

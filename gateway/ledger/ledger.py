@@ -3,6 +3,7 @@
 from gateway.ledger.accounts import AccountBook
 from gateway.ledger.audit import AuditBook
 from gateway.ledger.grants import GrantBook
+from gateway.ledger.keys import KeyBook
 from gateway.ledger.standings import StandingBook
 from gateway.ledger.stripe_customers import CustomerBook
 from gateway.ledger.stripe_inbox import InboxBook
@@ -14,6 +15,7 @@ from gateway.ledger.usage_history import HistoryBook
 
 class Ledger(
     AccountBook,
+    KeyBook,
     SubscriptionBook,
     GrantBook,
     StandingBook,

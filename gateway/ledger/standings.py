@@ -6,13 +6,13 @@ from typing import Any
 import msgspec
 from sqlalchemy import Select, select
 
-from gateway.domain.accounts import ApiKey
 from gateway.domain.entitlements import Credential, Standing
 from gateway.domain.faults import NOT_FOUND, Fault
 from gateway.domain.terms import NO_TERMS, Terms
 from gateway.ledger.accounts import as_account
 from gateway.ledger.database import Database, whole
 from gateway.ledger.grants import as_grant
+from gateway.ledger.keys import as_key
 from gateway.ledger.subscriptions import as_subscription
 from gateway.ledger.tables import accounts, api_keys, grants, overrides, subscriptions
 
@@ -27,7 +27,7 @@ class StandingBook(Database):
         if not rows:
             return None
         width = len(api_keys.c)
-        return Credential(ApiKey(*rows[0][:width]), _standing([row[width:] for row in rows]))
+        return Credential(as_key(rows[0][:width]), _standing([row[width:] for row in rows]))
 
     @whole
     async def standing(self, account_id: str) -> Standing:

@@ -92,6 +92,7 @@ api_keys = Table(
     _count("created_ms"),
     Column("expires_ms", COUNT),
     Column("revoked_ms", COUNT),
+    Column("terms", Word),
     sqlite_strict=True,
 )
 

@@ -120,6 +120,15 @@ def _value(column: Column[Any], number: int) -> Any:
     return str(number) if isinstance(column.type, String) else number
 
 
+def _kept(
+    after: dict[str, list[tuple[Any, ...]]], before: dict[str, list[tuple[Any, ...]]]
+) -> dict[str, list[tuple[Any, ...]]]:
+    """Of the tables that stood before, the rows without the columns that came since, which are empty."""
+    widths = {name: len(rows[0]) for name, rows in before.items()}
+    assert all(value is None for name, width in widths.items() for row in after[name] for value in row[width:])
+    return {name: [row[:width] for row in after[name]] for name, width in widths.items()}
+
+
 async def test_every_step_goes_up_and_down_with_rows_in_it(bare_url: str) -> None:
     """A7: each migration is taken up, down and up again over rows in every table. What a step down does not drop, and
     what stood before a step up, is the same afterwards: an operator who goes back for an hour loses no account.
@@ -128,7 +137,7 @@ async def test_every_step_goes_up_and_down_with_rows_in_it(bare_url: str) -> Non
     for revision in migrations():
         await upgrade(bare_url, revision)
         before = await _rows(bare_url)
-        assert {name: before[name] for name in at_each[-1]} == at_each[-1]
+        assert _kept(before, at_each[-1]) == at_each[-1]
         await _fill(bare_url, at_each[-1])
         at_each.append(await _rows(bare_url))
         assert all(at_each[-1].values())
@@ -136,7 +145,7 @@ async def test_every_step_goes_up_and_down_with_rows_in_it(bare_url: str) -> Non
         await downgrade(bare_url, "-1")
         assert await _rows(bare_url) == at_each[-2]
         await upgrade(bare_url, revision)
-        assert {name: (await _rows(bare_url))[name] for name in at_each[-2]} == at_each[-2]
+        assert _kept(await _rows(bare_url), at_each[-2]) == at_each[-2]
         await _fill(bare_url, at_each[-2])
 
     assert at_each[-1].keys() == metadata.tables.keys() - {"schema_history"}

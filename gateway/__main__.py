@@ -18,8 +18,13 @@ from gateway.settings.data_files import data_file
 COMMANDS = {
     "serve": "run the gateway",
     "check": "check a settings file and report every mistake in it",
-    "accounts": "create, list, show, move, suspend and resume accounts",
+    "accounts": "create, list, show, explain, move, suspend and resume accounts",
     "keys": "create, list, show and revoke API keys",
+    "tiers": "list the tiers as they are in force",
+    "subscriptions": "list, show, put and end subscriptions",
+    "overrides": "show, set and clear what is set for one account by hand",
+    "addons": "list and add add-ons",
+    "audit": "show who did what to which account",
     "usage": "show what an account used of its limits",
     "stripe": "compare with Stripe, list what is wrong, link customers",
     "db": "migrate the ledger",
@@ -63,7 +68,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    lines = "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
+    lines = "\n".join(f"  {name:<15}{text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="tollway",
         description="A reverse-proxy gateway that admits, meters and limits requests to any LLM or internal API.",

@@ -22,6 +22,11 @@ def add_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--file", type=Path, default=argparse.SUPPRESS, help="the settings file")
 
 
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """`--json`."""
+    parser.add_argument("--json", action="store_true", help="for programs: as the admin API tells it")
+
+
 def seconds_of(duration: str) -> int:
     """Seconds in `30d`, `12h`, `90m`, `45s` or `2w`. Raises BadInput."""
     match = re.fullmatch(r"([1-9][0-9]{0,8})([smhdw])", duration)

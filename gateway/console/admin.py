@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from gateway.console.admin_bodies import in_words
 from gateway.console.admin_desk import Desk
 from gateway.console.admin_endpoints import ENDPOINTS, Call, Endpoint
 from gateway.console.openapi import document
@@ -88,7 +89,7 @@ async def _call(desk: Desk, endpoint: Endpoint, request: Request) -> Call:
     try:
         asked: Any = msgspec.convert(query, endpoint.query, strict=False)
     except msgspec.ValidationError as error:
-        raise Fault(UNKNOWN_PARAMETER, public=f"The query: {error}.") from error
+        raise Fault(UNKNOWN_PARAMETER, public=f"The query: {in_words(error)}.") from error
     name = request.path_params.get(endpoint.name, "")
     return Call(desk, name, asked, await _body(endpoint, request), _actor(request))
 
@@ -106,7 +107,7 @@ async def _body(endpoint: Endpoint, request: Request) -> Any:
     try:
         return msgspec.json.decode(bytes(raw) or b"{}", type=endpoint.body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Fault(INVALID_BODY, public=f"The body: {error}.") from error
+        raise Fault(INVALID_BODY, public=f"The body: {in_words(error)}.") from error
 
 
 def _actor(request: Request) -> Actor:

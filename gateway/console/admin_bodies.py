@@ -13,11 +13,14 @@ from msgspec import UNSET, Meta, UnsetType
 from gateway.domain.limits import MAXIMUM, Unit, Window
 from gateway.domain.subscriptions import Status
 
-AccountId = Annotated[
-    str,
-    Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@:\-]{0,127}$(?!\n)", description="1 to 128 letters, digits and . _ @ : -"),
-]
-Id = Annotated[str, Meta(pattern=r"^[!-~]{1,255}$(?!\n)", description="1 to 255 visible ASCII characters")]
+_ACCOUNT_ID, _ID = r"^[A-Za-z0-9][A-Za-z0-9._@:\-]{0,127}$(?!\n)", r"^[!-~]{1,255}$(?!\n)"
+_IN_WORDS = {
+    _ACCOUNT_ID: "1 to 128 letters, digits and . _ @ : -",
+    _ID: "1 to 255 visible ASCII characters",
+}
+
+AccountId = Annotated[str, Meta(pattern=_ACCOUNT_ID, description=_IN_WORDS[_ACCOUNT_ID])]
+Id = Annotated[str, Meta(pattern=_ID, description=_IN_WORDS[_ID])]
 Line = Annotated[str, Meta(max_length=500)]
 TierName = Annotated[str, Meta(min_length=1, max_length=128, description="A tier of gateway.yaml.")]
 Moment = Annotated[datetime, Meta(tz=True)]
@@ -129,3 +132,11 @@ class NewAddon(Body, frozen=True):
     begins_at: Moment | None = None
     ends_at: Moment | None = None
     note: Line = ""
+
+
+def in_words(error: Exception) -> str:
+    """What msgspec says of bad input, with patterns put into words."""
+    text = str(error)
+    for pattern, words in _IN_WORDS.items():
+        text = text.replace(f"`str` matching regex {pattern!r}", words)
+    return text

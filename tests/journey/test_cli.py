@@ -96,7 +96,7 @@ def test_a_key_is_shown_once_and_revoked(tollway: Tollway, home: Path) -> None:
     ("words", "told"),
     [
         (("accounts", "create", "acme", "--tier", "gold"), "free, premium"),
-        (("accounts", "create", "two words"), "can't be an account's id"),
+        (("accounts", "create", "two words"), "1 to 128 letters, digits"),
         (("accounts", "create", "there"), "already"),
         (("accounts", "set-tier", "there", "gold"), "free, premium"),
         (("accounts", "show", "nobody"), "no account `nobody`"),

@@ -52,7 +52,7 @@ from gateway.quota.usage_stream import RedisUsageStream
 from gateway.settings.deployment import Deployment
 from gateway.settings.model import Route as RouteSettings
 from gateway.settings.model import Settings
-from gateway.settings.tiers import gate_of, rules_of, tiers_of
+from gateway.settings.tiers import gate_of, models_of, rules_of, tiers_of
 from gateway.snapshot import Route, Snapshot
 from gateway.telemetry import catalogue
 from gateway.telemetry.exposition import render
@@ -276,6 +276,7 @@ class Gateway:
                     reads_body=route.dialect != "plain",
                     default_max_tokens=route.default_max_tokens,
                     choice=self._choice(route),
+                    models=models_of(route.models),
                 )
                 for route in settings.routes
             ),

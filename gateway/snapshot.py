@@ -18,6 +18,7 @@ from gateway.domain.entitlements import Entitled, Entitlements, Standing, entitl
 from gateway.domain.faults import INVALID_PATH, METHOD_NOT_ALLOWED, UNKNOWN_ROUTE, Fault
 from gateway.domain.gates import Gate
 from gateway.domain.limits import Tier, Unit
+from gateway.domain.models import ANY_MODEL, UNCAPPED, ModelRules
 from gateway.domain.subscriptions import DEFAULT_RULES, Rules
 from gateway.domain.usage import UNITS, Usage, amounts
 from gateway.domain.windows import span
@@ -45,6 +46,7 @@ class Route:
     gate: Gate | None = None
     passes_preflight: bool = False
     choice: Choice | None = None
+    models: ModelRules = ANY_MODEL
 
 
 class Frame:
@@ -162,7 +164,10 @@ class Snapshot:
 
     def __init__(self, routes: tuple[Route, ...], tiers: Mapping[str, Tier], rules: Rules = DEFAULT_RULES) -> None:
         self.plans = {name: Plan(tier) for name, tier in tiers.items()}
-        self._tiers = tiers
+        self.tiers = tiers
+        self.has_rules = any(route.models != ANY_MODEL for route in routes) or any(
+            tier.models != ANY_MODEL or tier.caps != UNCAPPED for tier in tiers.values()
+        )
         self._rules = rules
         self._exact: dict[bytes, Route] = {}
         self._known: dict[tuple[str, bytes], tuple[Route, bytes]] = {}
@@ -175,7 +180,7 @@ class Snapshot:
 
     def entitlements(self, standing: Standing, now_s: int) -> Entitlements:
         """What an account may do at a Unix second."""
-        return entitlements(standing, now_s, self._tiers, self._rules)
+        return entitlements(standing, now_s, self.tiers, self._rules)
 
     def entitle(self, standing: Standing, now_s: int) -> Entitled:
         """The same as requests need it: a plan only for who has more or less than the tier."""

@@ -66,6 +66,9 @@ UPSTREAM_BROKEN = FaultKind(502, "upstream_broken", _SERVER, "The upstream's ans
 UPSTREAM_TIMEOUT = FaultKind(504, "upstream_timeout", _SERVER, "The upstream did not answer in time.")
 UPSTREAM_DENIED = FaultKind(502, "upstream_denied", _SERVER, "The upstream did not accept the gateway's credential.")
 UPSTREAM_BUSY = FaultKind(503, "upstream_busy", _SERVER, "Too many requests wait for a connection to the upstream.")
+MODEL_NOT_ALLOWED = FaultKind(403, "model_not_allowed", "permission_error", "The account's tier has not this model.")
+MAX_TOKENS_TOO_LARGE = FaultKind(400, "max_tokens_too_large", _REQUEST, "More output is asked for than the tier gives.")
+CONTEXT_TOO_LARGE = FaultKind(400, "context_too_large", _REQUEST, "The input is longer than the tier takes.")
 UPSTREAM_DOWN = FaultKind(503, "upstream_down", _SERVER, "The upstream failed lately and is not asked for now.")
 UPSTREAM_RATE_LIMITED = FaultKind(
     429, "upstream_rate_limited", _SERVER, "The upstream's own rate limit is reached; no limit of yours is."

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
+from gateway.domain.models import ANY_MODEL, UNCAPPED, Caps, ModelRules
 from gateway.domain.periods import Period
 from gateway.domain.schedules import Schedule
 
@@ -116,3 +117,5 @@ class Tier:
     when_unavailable: WhenUnavailable = WhenUnavailable.DENY
     bandwidth_bit_s: float = 0
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
+    models: ModelRules = ANY_MODEL
+    caps: Caps = UNCAPPED

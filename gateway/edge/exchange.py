@@ -10,6 +10,7 @@ from gateway.dialects.dialect import Ask, Dialect, StreamReader
 from gateway.domain.decisions import Reservation
 from gateway.domain.gates import Gate
 from gateway.domain.limits import MAXIMUM
+from gateway.domain.model_gate import ModelGate
 from gateway.domain.usage import Usage
 from gateway.snapshot import Frame, Plan
 from gateway.telemetry.record import RequestRecord
@@ -72,7 +73,7 @@ class Exchange(msgspec.Struct, eq=False):
     allowance: Allowance | None = None
     plan: Plan | None = None
     frame: Frame | None = None
-    gate: Gate | None = None
+    gate: Gate | ModelGate | None = None
     reservation: Reservation | None = None
     estimate: Usage = Usage()
     used: tuple[int, ...] = ()

@@ -27,6 +27,7 @@ from gateway.edge.relay import Relay
 from gateway.edge.reply import send_fault, send_refusal
 from gateway.edge.request_body import PASSING_BYTES, announced_bytes, is_awaited, pass_on, read_whole
 from gateway.edge.request_id import new_request_id
+from gateway.edge.rules import rule
 from gateway.edge.settling import Settling
 from gateway.identity.directory import Directory
 from gateway.metering.ratio import Ratios
@@ -85,6 +86,8 @@ class Proxy:
             return await pass_preflight(exchange, route, path)
         token, caller = await self._identify(exchange)
         body = await self._read(exchange, route)
+        if self.snapshot.has_rules:
+            path, body = rule(self.snapshot, self.ratios, exchange, route, caller, path, body)
         estimate = self._estimate(exchange, route, path, body)
         if caller.scope is not None:
             check_scope(caller.scope, path, exchange.ask)

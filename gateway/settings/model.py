@@ -16,7 +16,7 @@ from gateway.settings import checks
 from gateway.settings.callers import Jwt
 from gateway.settings.section import Name, Seconds, Section
 from gateway.settings.stripe import Stripe
-from gateway.settings.upstreams import Upstream
+from gateway.settings.upstreams import ModelSettings, Upstream
 
 Count = Annotated[int, Meta(ge=0, le=MAXIMUM)]
 Method = Annotated[str, Meta(pattern=r"^[A-Z]{1,32}$", extra={"rule": "an HTTP method in capitals"})]
@@ -221,6 +221,7 @@ class Route(Section, frozen=True, kw_only=True):
             extra={"rule": "letters, digits and _ . / : * { } -"},
         ),
     ] = ""
+    models: Annotated[ModelSettings | None, Meta(description="Models of this route; the tier's hold too.")] = None
     tiers: Annotated[tuple[Name, ...], Meta(description="Open to these tiers alone; empty is every one.")] = ()
     needs: Annotated[Name | None, Meta(description="Open to accounts with this feature alone.")] = None
     schedule: Annotated[
@@ -317,6 +318,18 @@ class TierSettings(Section, frozen=True, kw_only=True):
     schedules: Annotated[
         dict[Name, ScheduleSettings], Meta(description="Times of day, told to apps; a route may keep to one.")
     ] = field(default_factory=dict)
+    models: Annotated[ModelSettings | None, Meta(description="Models that this tier has, and their aliases.")] = None
+    max_body_mb: Annotated[
+        Annotated[int, Meta(ge=1, le=65_536)] | None,
+        Meta(description="Largest request body, MiB; listen.max_body_mb holds too."),
+    ] = None
+    max_tokens: Annotated[
+        Annotated[int, Meta(ge=1, le=MAXIMUM)] | None,
+        Meta(description="Most output tokens that one request may ask for; it has to say how many."),
+    ] = None
+    max_context_tokens: Annotated[
+        Annotated[int, Meta(ge=1, le=MAXIMUM)] | None, Meta(description="Longest input of one request, as estimated.")
+    ] = None
     prices: Annotated[Prices, Meta(description="What it costs, by the interval it is paid at.")] = field(
         default_factory=dict
     )

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from gateway.domain.models import ModelRules
 from gateway.settings.callers import issuer_problems
 from gateway.settings.checks import did_you_mean
 from gateway.settings.convert import BROKEN
-from gateway.settings.model import Route, Settings
+from gateway.settings.model import Route, Settings, TierSettings
 from gateway.settings.upstreams import Upstream
 
 Problem = tuple[str, str]
@@ -15,6 +16,7 @@ Problem = tuple[str, str]
 
 def problems(settings: Settings) -> Iterator[Problem]:
     """Every relation that does not hold."""
+    yield from _models(settings)
     if _sound(settings.tiers, settings.default_tier) and settings.default_tier not in settings.tiers:
         yield "default_tier", "is not a tier of this file" + did_you_mean(settings.default_tier, settings.tiers)
     fallback = settings.subscriptions.fallback_tier if _sound(settings.subscriptions) else ""
@@ -29,6 +31,23 @@ def problems(settings: Settings) -> Iterator[Problem]:
     if _sound(settings.routes):
         for index in range(len(settings.routes)):
             yield from _route(index, settings)
+
+
+def _models(settings: Settings) -> Iterator[Problem]:
+    """An alias has to lead to a model that may be asked for."""
+    places: list[tuple[str, object]] = []
+    if _sound(settings.tiers):
+        places += ((f"tiers.{name}", tier) for name, tier in settings.tiers.items())
+    if _sound(settings.routes):
+        places += ((f"routes[{index}]", route) for index, route in enumerate(settings.routes))
+    for path, holder in places:
+        asked = holder.models if isinstance(holder, Route | TierSettings) else None
+        if asked is None or not _sound(asked) or not _sound(asked.allow, asked.aliases, *asked.allow):
+            continue
+        rules = ModelRules(asked.allow)
+        for alias, model in asked.aliases.items():
+            if _sound(model) and not rules.allows(model):
+                yield f"{path}.models.aliases.{alias}", "leads to a model that allow leaves out; add it there"
 
 
 def _transport(path: str, upstream: Upstream) -> Iterator[Problem]:

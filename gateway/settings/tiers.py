@@ -6,9 +6,11 @@ from zoneinfo import ZoneInfo
 from gateway.domain.entitlements import usual_remedy
 from gateway.domain.gates import Gate
 from gateway.domain.limits import Limit, Remedy, Tier, Unit, WhenUnavailable, Window
+from gateway.domain.models import ANY_MODEL, Caps, ModelRules
 from gateway.domain.schedules import Schedule
 from gateway.domain.subscriptions import DEFAULT_ACCESS, Rules
 from gateway.settings.model import LimitSettings, Route, ScheduleSettings, Settings, TierSettings
+from gateway.settings.upstreams import ModelSettings
 
 
 def tier_of(name: str, settings: TierSettings) -> Tier:
@@ -31,6 +33,8 @@ def tier_of(name: str, settings: TierSettings) -> Tier:
         on_disconnect=settings.on_disconnect,
         when_unavailable=settings.when_unavailable or (WhenUnavailable.DENY if paid else WhenUnavailable.ALLOW),
         bandwidth_bit_s=(settings.bandwidth_mbit_s or 0) * 1e6,
+        models=models_of(settings.models),
+        caps=Caps((settings.max_body_mb or 0) << 20, settings.max_tokens or 0, settings.max_context_tokens or 0),
         schedules={name: _schedule(schedule) for name, schedule in settings.schedules.items()},
     )
 
@@ -44,6 +48,11 @@ def rules_of(settings: Settings) -> Rules:
     """What each status of a subscription gives."""
     asked = settings.subscriptions
     return Rules({**DEFAULT_ACCESS, **asked.statuses}, asked.grace_days * 86_400, asked.fallback_tier)
+
+
+def models_of(settings: ModelSettings | None) -> ModelRules:
+    """The models of a tier or a route."""
+    return ANY_MODEL if settings is None else ModelRules(settings.allow, settings.aliases)
 
 
 def gate_of(route: Route, tiers: Mapping[str, Tier]) -> Gate | None:

@@ -8,6 +8,8 @@ from gateway.settings import checks
 from gateway.settings.section import Seconds, Section
 
 Connections = Annotated[int, Meta(ge=1, le=65_536)]
+Model = Annotated[str, Meta(min_length=1, max_length=256)]
+ModelNames = dict[str, Model]
 
 
 class Timeouts(Section, frozen=True, kw_only=True):
@@ -60,7 +62,16 @@ class HealthSettings(Section, frozen=True, kw_only=True):
     timeout_s: Annotated[Seconds, Meta(description="How long an answer may take.")] = 5
 
 
-ModelNames = dict[str, Annotated[str, Meta(min_length=1, max_length=256)]]
+class ModelSettings(Section, frozen=True, kw_only=True):
+    """Which models may be asked for, and under which other names."""
+
+    allow: Annotated[
+        tuple[Model, ...],
+        Meta(description="Globs such as gpt-4o*; empty is any model."),
+    ] = ()
+    aliases: Annotated[ModelNames, Meta(description="Other names: {alias: model}. The model has to be allowed.")] = (
+        field(default_factory=dict)
+    )
 
 
 class Upstream(Section, frozen=True, kw_only=True):

@@ -196,3 +196,61 @@ async def test_requests_go_where_fewest_run(tmp_path: Path, valkey: ValkeyServer
         release.set()
         await asyncio.gather(*waiting)
         assert here.asked == [1, 7]
+
+
+async def test_a_health_check_takes_a_target_out_and_brings_it_back(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """F5: a target that says itself that it is ill is left alone before any caller finds out."""
+    well = asyncio.Event()
+
+    async def script(visit: Visit) -> None:
+        while True:
+            request = await visit.request()
+            asked_well = request.line.startswith(b"GET /well ")
+            await visit.say(FINE if well.is_set() or not asked_well else ILL)
+
+    check = "    health: {{ path: /well, interval_s: 0.05 }}"
+    breaker = "failures: 1, first_pause_s: 60"
+    async with pool(tmp_path, valkey, script, always(FINE), more=check, breaker=breaker) as here:
+        (upstream,) = here.here.gateway._upstreams.values()
+        health = upstream.members[0].health
+
+        async def is_out() -> bool:
+            return not health.is_fit
+
+        async def is_back() -> bool:
+            return health.is_fit
+
+        await until(is_out)
+        assert [(await here.ask())[0] for _ in range(4)] == [200] * 4
+        assert not [request for request in here.seen[0] if request.line.startswith(b"POST")]
+        well.set()
+        await until(is_back)
+        for _ in range(2):
+            await here.ask()
+        assert [request for request in here.seen[0] if request.line.startswith(b"POST")]
+
+
+async def test_a_caller_who_leaves_frees_the_target(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """F5: a load that leaked with every caller who leaves would starve the target for good."""
+    async with pool(tmp_path, valkey, cutting_never, always(FINE), wait_s=10) as here:
+        (upstream,) = here.here.gateway._upstreams.values()
+        waiting = [asyncio.create_task(here.ask()) for _ in range(4)]
+
+        async def one_waits() -> bool:
+            return here.asked[0] >= 1
+
+        await until(one_waits)
+        for task in waiting:
+            task.cancel()
+
+        async def free() -> bool:
+            return all(member.running == 0 for member in upstream.members)
+
+        await until(free)
+        await at_rest(here.here, valkey)
+
+
+async def cutting_never(visit: Visit) -> None:
+    """Reads a request and answers nothing, for as long as the client waits."""
+    await visit.request()
+    await visit.client_gone()

@@ -8,7 +8,7 @@ from typing import Literal
 from gateway.upstream.httpx_transport import HttpxTransport
 from gateway.upstream.lean_transport import LeanTransport
 from gateway.upstream.origin import origin_of
-from gateway.upstream.transport import Answer, Timeouts, Transport
+from gateway.upstream.transport import Answer, RawHeaders, Timeouts, Transport
 
 Kind = Literal["lean", "httpx"]
 KINDS: tuple[Kind, ...] = ("lean", "httpx")
@@ -49,3 +49,24 @@ async def body_of(answer: Answer) -> bytes:
     while piece := await answer.read():
         pieces.append(piece)
     return b"".join(pieces)
+
+
+class _Nowhere:
+    """A transport that is never used."""
+
+    async def send(
+        self, method: bytes, target: bytes, headers: RawHeaders, body: bytes | AsyncIterator[bytes]
+    ) -> Answer:
+        """Not to be asked."""
+        raise AssertionError(method, target, headers, body)
+
+    def connections(self) -> tuple[int, int]:
+        """None."""
+        return 0, 0
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+
+NOWHERE: Transport = _Nowhere()
+"""For what needs a target, but sends nothing."""

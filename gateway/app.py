@@ -17,6 +17,7 @@ from gateway.dialects.registry import DIALECTS
 from gateway.domain.faults import Fault
 from gateway.edge.admission import Admission
 from gateway.edge.bandwidth import Bandwidth
+from gateway.edge.client_address import ClientAddress
 from gateway.edge.departure import Departures
 from gateway.edge.entry import Entry
 from gateway.edge.exchange import Receive, Scope, Send
@@ -28,6 +29,7 @@ from gateway.edge.proxy import Proxy
 from gateway.edge.relay import Relay
 from gateway.edge.settling import Settling
 from gateway.identity.directory import Directory
+from gateway.identity.guesses import Guesses
 from gateway.identity.issuers import key_sets, token_callers
 from gateway.identity.key_sets import KeySet
 from gateway.ledger.ledger import Ledger
@@ -209,17 +211,8 @@ class Gateway:
         settings, deployment, limiter = self._settings, self._deployment, self._limiter
         snapshot = self._snapshot()
         metering = settings.metering
-
-        def wall_clock() -> float:
-            return time.time() + limiter.clock_offset_ms / 1000
-
-        directory = Directory(
-            self._ledger,
-            deployment.digest_key,
-            entitle=snapshot.entitle,
-            tokens=token_callers(settings, self._ledger, self._open_key_sets(), wall_clock),
-            wall_clock=wall_clock,
-        )
+        directory = self._directory(snapshot)
+        self._guesses = Guesses(directory, settings.guesses.failures, settings.guesses.window_s)
         ratios = Ratios()
         self._tokenizer = Tokenizer(
             metering.encoding,
@@ -235,6 +228,7 @@ class Gateway:
         proxy = Proxy(
             snapshot=snapshot,
             directory=directory,
+            guesses=self._guesses,
             admission=Admission(
                 limiter,
                 self._outage,
@@ -252,7 +246,21 @@ class Gateway:
             body_bytes=settings.listen.max_body_mb * MIB,
             finish=Telemetry(self._metrics, settings.log.requests).finish,
         )
-        return Entry(settings.listen.prefix, console(self._services(directory, snapshot)), proxy)
+        listen = settings.listen
+        addresses = ClientAddress(listen.trusted_proxies, listen.forwarded_by) if listen.trusted_proxies else None
+        return Entry(listen.prefix, console(self._services(directory, snapshot)), proxy, addresses)
+
+    def _directory(self, snapshot: Snapshot) -> Directory:
+        def wall_clock() -> float:
+            return time.time() + self._limiter.clock_offset_ms / 1000
+
+        return Directory(
+            self._ledger,
+            self._deployment.digest_key,
+            entitle=snapshot.entitle,
+            tokens=token_callers(self._settings, self._ledger, self._open_key_sets(), wall_clock),
+            wall_clock=wall_clock,
+        )
 
     def _open_key_sets(self) -> dict[str, KeySet]:
         sets = key_sets(self._settings)
@@ -297,6 +305,7 @@ class Gateway:
         settings, limiter = self._settings, self._limiter
         return Services(
             directory=directory,
+            guesses=self._guesses,
             ledger=self._ledger,
             peek=limiter.peek,
             entitlements=snapshot.entitlements,
@@ -340,6 +349,8 @@ class Gateway:
         watch(catalogue.JOURNAL_REPLAYED, lambda: self._replay.replayed)
         watch(catalogue.JOURNAL_BYTES, lambda: self._outage.journal.size)
         watch(catalogue.JOURNAL_FAILING, lambda: self._outage.journal.failing)
+        watch(catalogue.WRONG_CREDENTIALS, lambda: self._guesses.wrong)
+        watch(catalogue.GUESSES_SLOWED, lambda: self._guesses.slowed)
         watch(catalogue.HOLDS_REAPED, lambda: self._reaper.reaped)
         watch(catalogue.LIMITER_TIMEOUTS, lambda: self._link.timeouts)
         watch(catalogue.FLUSH_LAG, self._flush_lag_s)

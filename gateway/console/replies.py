@@ -67,6 +67,8 @@ def fault_answer(request: Request, fault: Fault, headers: Mapping[str, str] | No
     kind, fields = fault.kind, dict(headers or {})
     if kind.status == 401:
         fields["www-authenticate"] = "Bearer"
+    if fault.retry_after_s is not None:
+        fields["retry-after"] = str(fault.retry_after_s)
     if kind.status == 503:
         fields.setdefault("retry-after", _RETRY_S)
     if kind.status >= 500:

@@ -7,6 +7,7 @@ from gateway.billing.webhook import Webhook
 from gateway.console.admin_desk import Desk
 from gateway.domain.entitlements import Entitlements, Standing
 from gateway.identity.directory import Directory
+from gateway.identity.guesses import Guesses
 from gateway.ledger.ledger import Ledger
 
 LiveState = tuple[int, int, dict[str, tuple[int, int]]]
@@ -35,6 +36,7 @@ class Services:
     """
 
     directory: Directory
+    guesses: Guesses
     ledger: Ledger
     peek: Callable[[str], Awaitable[LiveState | None]]
     entitlements: Callable[[Standing, int], Entitlements]

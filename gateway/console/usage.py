@@ -42,7 +42,7 @@ class UsagePages:
         """  # noqa: D205
         asked = parameters(request, "days", "shape")
         days, legacy = _number(asked, "days", 0, _MOST_DAYS), _legacy(asked)
-        caller, live = await self._caller(bearer(request))
+        caller, live = await self._caller(request)
         now_s, ledger = self._services.now_ms() // 1000, self._services.ledger
         entitled, tier = self._entitled(await ledger.standing(caller.account_id), now_s)
         limits = [await self._limit(entitled, tier, limit, (caller.account_id, now_s, live)) for limit in tier.limits]
@@ -66,7 +66,7 @@ class UsagePages:
     async def history(self, request: Request) -> Response:
         """`GET usage/history`: the last `months` (12 unless given) months, oldest first."""
         months = _number(parameters(request, "months"), "months", 12, MOST_MONTHS)
-        caller, _ = await self._caller(bearer(request))
+        caller, _ = await self._caller(request)
         now_s, ledger = self._services.now_ms() // 1000, self._services.ledger
         account = await ledger.account(caller.account_id)
         bought = await ledger.subscription_history(caller.account_id)
@@ -88,17 +88,17 @@ class UsagePages:
         not in the ledger yet, hence the `retry-after`.
         """
         parameters(request)
-        caller, _ = await self._caller(bearer(request))
+        caller, _ = await self._caller(request)
         event = await self._services.ledger.event(request.path_params["request_id"])
         if event is None or event.account_id != caller.account_id:
             unknown = "No usage of such a request of this account. One that has just ended is here within a second."
             return fault_answer(request, Fault(NOT_FOUND, public=unknown), {"retry-after": _PENDING_RETRY_S})
         return answer(request, _event_body(event))
 
-    async def _caller(self, token: bytes) -> tuple[Caller, LiveState | None]:
+    async def _caller(self, request: Request) -> tuple[Caller, LiveState | None]:
         """Who asks, as of the version that the limiter knows, and the account's live state where there is one."""
-        directory = self._services.directory
-        caller = directory.known(token) or await directory.identify(token)
+        directory, token = self._services.directory, bearer(request)
+        caller = directory.known(token) or await self._services.guesses.identify(token, request.scope["client"])
         try:
             live = await self._services.peek(caller.account_id)
         except Fault as fault:

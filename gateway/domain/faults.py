@@ -40,6 +40,9 @@ INVALID_TOKEN = FaultKind(401, "invalid_token", _AUTH, "The token is not valid h
 EXPIRED_TOKEN = FaultKind(401, "expired_token", _AUTH, "The token has expired.")
 ROUTE_NOT_IN_KEY = FaultKind(403, "route_not_in_key", "permission_error", "The API key is not for this route.")
 MODEL_NOT_IN_KEY = FaultKind(403, "model_not_in_key", "permission_error", "The API key is not for this model.")
+TOO_MANY_GUESSES = FaultKind(
+    429, "too_many_guesses", _AUTH, "Too many wrong credentials came from this address. Wait before the next."
+)
 UNKNOWN_SUBJECT = FaultKind(403, "unknown_subject", "permission_error", "There is no account for this token.")
 ISSUER_UNAVAILABLE = FaultKind(503, "issuer_unavailable", _SERVER, "Tokens cannot be checked now. Try again soon.")
 SUSPENDED_ACCOUNT = FaultKind(403, "account_suspended", "permission_error", "The account is suspended.")

@@ -30,6 +30,7 @@ from gateway.edge.request_id import new_request_id
 from gateway.edge.rules import rule
 from gateway.edge.settling import Settling
 from gateway.identity.directory import Directory
+from gateway.identity.guesses import Guesses
 from gateway.metering.ratio import Ratios
 from gateway.snapshot import Route, Snapshot
 from gateway.telemetry.record import RequestRecord
@@ -46,6 +47,7 @@ class Proxy:
 
     snapshot: Snapshot
     directory: Directory
+    guesses: Guesses
     admission: Admission
     ratios: Ratios
     relay: Relay
@@ -112,7 +114,7 @@ class Proxy:
         token = token_of(scope["headers"]) or (key_in(scope["query_string"]) if scope["query_string"] else None)
         if token is None:
             raise Fault(MISSING_KEY)
-        caller = self.directory.known(token) or await self.directory.identify(token)
+        caller = self.directory.known(token) or await self.guesses.identify(token, scope["client"])
         exchange.record.account_id, exchange.record.key_id = caller.account_id, caller.key_id
         return token, caller
 

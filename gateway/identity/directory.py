@@ -119,6 +119,12 @@ class Directory:
             return None
         return entry.caller
 
+    def recalls(self, token: bytes) -> bool:
+        """Whether this very key or token was good when it was last read, however long ago."""
+        quick = self._quick(token)
+        entry = self._keys.get(token[3:15]) or self._keys.get(quick)
+        return entry is not None and hmac.compare_digest(quick, entry.seen)
+
     async def identify(self, token: bytes) -> Caller:
         """The caller.
 

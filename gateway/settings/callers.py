@@ -48,6 +48,15 @@ class Jwt(Section, frozen=True, kw_only=True):
     ] = 86_400
 
 
+class GuessesSettings(Section, frozen=True, kw_only=True):
+    """How wrong keys and tokens are slowed."""
+
+    failures: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="Wrong ones of one address in window_s; 0 slows nobody.")
+    ] = 60
+    window_s: Annotated[Seconds, Meta(description="See failures.")] = 60
+
+
 def issuer_problems(issuers: Sequence[Jwt], tiers: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What does not hold between the settings of issuers, and between them and the tiers."""
     seen: set[str] = set()

@@ -8,6 +8,7 @@ import difflib
 import re
 import zoneinfo
 from collections.abc import Iterable
+from ipaddress import ip_network
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 SANDBOX = "sandbox"
@@ -46,6 +47,15 @@ def target_url(text: str) -> str:
         return "has a user or password in it; put the credential into api_key"
     if "?" in text or "#" in text:
         return "has a query or fragment; an upstream's address is scheme, host, port and base path"
+    return ""
+
+
+def network(text: str) -> str:
+    """An address, or a network in CIDR form."""
+    try:
+        ip_network(text)
+    except ValueError:
+        return "is not a network; write it like 10.0.0.0/8, 2001:db8::/32 or 192.0.2.7"
     return ""
 
 

@@ -13,7 +13,7 @@ from msgspec import Meta, field
 from gateway.domain.limits import MAXIMUM, OnDisconnect, OnExhausted, Remedy, Unit, WhenUnavailable, Window
 from gateway.domain.subscriptions import Access, Status
 from gateway.settings import checks
-from gateway.settings.callers import Jwt
+from gateway.settings.callers import GuessesSettings, Jwt
 from gateway.settings.section import Name, Seconds, Section
 from gateway.settings.stripe import Stripe
 from gateway.settings.upstreams import ModelSettings, Upstream
@@ -23,6 +23,9 @@ Method = Annotated[str, Meta(pattern=r"^[A-Z]{1,32}$", extra={"rule": "an HTTP m
 TimeOfDay = Annotated[
     str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", extra={"rule": 'a time of day in quotes, like "06:00"'})
 ]
+
+
+Network = Annotated[str, Meta(extra={"check": checks.network})]
 
 
 class Listen(Section, frozen=True, kw_only=True):
@@ -41,6 +44,12 @@ class Listen(Section, frozen=True, kw_only=True):
     prefix: Annotated[
         str, Meta(description="Path of Tollway's own endpoints.", extra={"check": checks.prefix_path})
     ] = "/_tollway"
+    trusted_proxies: Annotated[
+        tuple[Network, ...], Meta(description="Networks of the proxies in front, whose word on the client counts.")
+    ] = ()
+    forwarded_by: Annotated[
+        Literal["x-forwarded-for", "forwarded"], Meta(description="The one header in which they tell it.")
+    ] = "x-forwarded-for"
     max_body_mb: Annotated[int, Meta(ge=1, le=4096, description="Largest request body that is read whole, MiB.")] = 32
     backlog: Annotated[int, Meta(ge=1, le=65_535, description="Connections that may wait to be accepted.")] = 2048
     max_connections: Annotated[
@@ -363,6 +372,7 @@ class Settings(Section, frozen=True, kw_only=True):
     database: Database = field(default_factory=Database)
     keys: Keys = field(default_factory=Keys)
     jwt: Annotated[tuple[Jwt, ...], Meta(description="Issuers whose tokens are taken beside API keys.")] = ()
+    guesses: GuessesSettings = field(default_factory=GuessesSettings)
     log: Log = field(default_factory=Log)
     metering: Metering = field(default_factory=Metering)
     upstreams: Annotated[dict[Name, Upstream], Meta(min_length=1, description="Servers behind the gateway, by name.")]

@@ -74,6 +74,8 @@ LIMITER_CALLS = Counter("tollway_limiter_calls_total", "Calls to the limiter.")
 LIMITER_TIMEOUTS = Counter("tollway_limiter_timeouts_total", "Calls that the limiter did not answer in time.")
 LOCAL_ADMISSIONS = Counter("tollway_local_admissions_total", "Requests admitted without the limiter.")
 JOURNAL_REPLAYED = Counter("tollway_journal_replayed_total", "Journal entries settled once the limiter was back.")
+WRONG_CREDENTIALS = Counter("tollway_wrong_credentials_total", "Keys and tokens that were none.")
+GUESSES_SLOWED = Counter("tollway_guesses_slowed_total", "Requests of addresses that sent too many wrong credentials.")
 HOLDS_REAPED = Counter("tollway_holds_reaped_total", "Requests settled in place of a worker that died or stood still.")
 UPSTREAM_ATTEMPTS = Counter(
     "tollway_upstream_attempts_total",
@@ -120,6 +122,8 @@ COUNTERS = (
     LIMITER_TIMEOUTS,
     LOCAL_ADMISSIONS,
     JOURNAL_REPLAYED,
+    WRONG_CREDENTIALS,
+    GUESSES_SLOWED,
     HOLDS_REAPED,
     UPSTREAM_ATTEMPTS,
     ADMIN_REFUSED,

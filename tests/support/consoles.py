@@ -14,6 +14,7 @@ from gateway.console.services import Probe
 from gateway.domain.accounts import ApiKey
 from gateway.domain.limits import Remedy, Unit, Window
 from gateway.identity.directory import Directory
+from gateway.identity.guesses import Guesses
 from gateway.identity.keys import new_key
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.outbox import apply_outbox
@@ -112,6 +113,7 @@ async def console_over(
     )
     services = Services(
         directory=directory,
+        guesses=Guesses(directory, 60, 60),
         ledger=ledger,
         peek=limiter.peek,
         entitlements=desk.entitlements,

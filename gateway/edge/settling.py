@@ -87,6 +87,8 @@ class Settling:
         usage = None if reader is None else reader.usage
         if usage is None:
             usage = self.estimated(exchange, "" if reader is None else reader.text())
+        if exchange.earlier is not None:
+            usage = usage.plus(exchange.earlier)
         about = usage_event(exchange, usage, CountedBy.ESTIMATE, Outcome.REAPED, 1, _now_ms(exchange))
         return Renewal(exchange.request_id, asked.account_id, asked.lease_ms, about)
 

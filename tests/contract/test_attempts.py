@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.odd_peer import Script, Visit, always
+from tests.support.odd_peer import Script, Visit, always, odd_peer
 from tests.support.openai_wire import STREAM_HEAD, chunk, completion, framed, http
 from tests.support.pools import FINE, pool
-from tests.support.truth_balance import at_rest, bearer, events_of
+from tests.support.stand import CHAT, SETTINGS, stand
+from tests.support.truth_balance import PROMPT, at_rest, bearer, events_of
 from tests.support.until import until
 from tests.support.valkey import ValkeyServer
 
@@ -254,3 +255,59 @@ async def cutting_never(visit: Visit) -> None:
     """Reads a request and answers nothing, for as long as the client waits."""
     await visit.request()
     await visit.client_gone()
+
+
+async def test_attempts_are_bounded(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """F5: one request can't set off a storm over a large pool that is all busy."""
+    two = "    retry: {{ max_attempts: 2 }}"
+    async with pool(tmp_path, valkey, *[always(BUSY)] * 4, more=two) as here:
+        assert (await here.ask())[0] == 503
+        assert sum(here.asked) == 2
+        await at_rest(here.here, valkey)
+        (event,) = await events_of(here.here.ledger)
+        assert (event.requests, event.input_tokens, event.output_tokens) == (0, 6, 4)
+
+
+async def test_what_may_be_repeated_by_its_method_is(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """F5, RFC 9110 §9.2.2: a GET that was cut is asked for elsewhere without a setting."""
+    async with pool(tmp_path, valkey, cutting, always(FINE)) as here:
+        for _ in range(2):
+            answer = await here.here.client.get("/v1/models", headers=bearer(here.key))
+            assert answer.status_code == 200
+        assert here.asked == [1, 2]
+
+
+async def test_a_revoked_key_is_not_a_black_hole(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """F5: a target that turns every request down at once looks free; it must not draw all of them."""
+    denied = http(b"{}", status="401 No")
+    async with pool(tmp_path, valkey, always(denied), always(FINE)) as here:
+        assert [(await here.ask())[0] for _ in range(8)] == [200] * 8
+        assert here.asked == [2, 8]
+
+
+async def test_a_single_targets_429_is_told_from_ours(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """F5: on a route without a choice too, a client can tell whose limit it met; nothing rests there."""
+    async with odd_peer(always(LATER)) as peer, stand(tmp_path, valkey, peer.port) as here:
+        key = bearer(await here.account())
+        for _ in range(2):
+            answer = await here.client.post(CHAT, json=PROMPT, headers=key)
+            assert (answer.status_code, answer.headers["retry-after"]) == (429, "7")
+            assert answer.headers["x-tollway-upstream"] == "main"
+
+
+async def test_several_keys_of_one_address(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """F5: a key that is limited rests, and the other one serves."""
+    keys: list[bytes] = []
+
+    async def script(visit: Visit) -> None:
+        while True:
+            request = await visit.request()
+            keys.append(request.values(b"authorization")[0])
+            await visit.say(LATER if keys[-1] == b"Bearer one" else FINE)
+
+    two = SETTINGS.replace("api_key: upstream-secret", "api_keys: [one, two]")
+    async with odd_peer(script) as peer, stand(tmp_path, valkey, peer.port, settings=two) as here:
+        key = bearer(await here.account())
+        for _ in range(4):
+            assert (await here.client.post(CHAT, json=PROMPT, headers=key)).status_code == 200
+    assert (keys.count(b"Bearer one"), keys.count(b"Bearer two")) == (1, 4)

@@ -28,6 +28,7 @@ from gateway.edge.leases import Leases
 from gateway.edge.proxy import Proxy
 from gateway.edge.relay import Relay
 from gateway.edge.settling import Settling
+from gateway.edge.websocket import WebSockets
 from gateway.identity.directory import Directory
 from gateway.identity.guesses import Guesses
 from gateway.identity.issuers import key_sets, token_callers
@@ -225,23 +226,24 @@ class Gateway:
         extending = Extending(limiter, hydration, settling, metering.extend_slice_tokens)
         leases = Leases(limiter, settling, self._departures.running, metering.hold_lease_s)
         self._reaper = Reaper(limiter, leases.renew)
+        lease_ms, idle_s = metering.hold_lease_s * 1000, settings.listen.websocket_idle_s
+        admission = Admission(limiter, self._outage, directory, hydration, snapshot.plans, lease_ms)
+        most_bytes = metering.max_buffered_answer_mb * MIB
+        relay = Relay(settling, extending, self._departures, most_bytes)
+        bandwidth = Bandwidth(settings.listen.workers, asyncio.get_running_loop().time)
         proxy = Proxy(
             snapshot=snapshot,
             directory=directory,
             guesses=self._guesses,
-            admission=Admission(
-                limiter,
-                self._outage,
-                directory,
-                hydration,
-                snapshot.plans,
-                metering.hold_lease_s * 1000,
-            ),
+            admission=admission,
             ratios=ratios,
-            relay=Relay(settling, extending, self._departures, metering.max_buffered_answer_mb * MIB),
+            relay=relay,
             settling=settling,
             departures=self._departures,
-            bandwidth=Bandwidth(settings.listen.workers, asyncio.get_running_loop().time),
+            bandwidth=bandwidth,
+            websockets=WebSockets(
+                directory, self._guesses, admission, extending, relay, settling, bandwidth, idle_s, most_bytes
+            ),
             unmatched=DIALECTS["openai"],
             body_bytes=settings.listen.max_body_mb * MIB,
             finish=Telemetry(self._metrics, settings.log.requests).finish,

@@ -7,6 +7,7 @@ from gateway.dialects.openai import OpenAI
 from gateway.dialects.openai_audio import OpenAISpeech, OpenAITranscriptions
 from gateway.dialects.openai_embeddings import OpenAIEmbeddings
 from gateway.dialects.openai_images import OpenAIImages
+from gateway.dialects.openai_realtime import OpenAIRealtime
 from gateway.dialects.openai_responses import OpenAIResponses
 from gateway.dialects.plain import Plain
 
@@ -17,6 +18,7 @@ _ALL: tuple[Dialect, ...] = (
     OpenAIImages(),
     OpenAISpeech(),
     OpenAITranscriptions(),
+    OpenAIRealtime(),
     Anthropic(),
     Gemini(),
     Plain(),

@@ -98,10 +98,14 @@ class Extending:
             allowance.asking = None
 
     async def _ask(self, exchange: Exchange, output_tokens: int, *, strict: bool) -> Extent:
+        return await self.hold(exchange, Usage(exchange.estimate.input_tokens, output_tokens), strict=strict)
+
+    async def hold(self, exchange: Exchange, usage: Usage, *, strict: bool) -> Extent:
+        """Hold `usage` in place of what is held; `strict` only where it fits. Raises Fault(LIMITER_UNAVAILABLE)."""
         asked, plan = exchange.reservation, exchange.plan
         if asked is None or plan is None:
             return Extent.GONE
-        amounts = plan.amounts(1, Usage(exchange.estimate.input_tokens, output_tokens))
+        amounts = plan.amounts(1, usage)
         lines = [
             msgspec.structs.replace(line, maximum=line.maximum if strict else MAXIMUM, amount=amount)
             for line, amount in zip(asked.lines, amounts, strict=True)

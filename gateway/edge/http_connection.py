@@ -16,7 +16,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from gateway.domain.faults import REQUEST_TIMEOUT, Fault
-from gateway.edge.http_exchange import HttpExchange
+from gateway.edge.http_exchange import HttpExchange, Tunnelled
 from gateway.edge.http_limits import MAX_UNREAD_BYTES, Patience
 from gateway.edge.http_refusal import refusal
 from gateway.edge.http_service import service_of
@@ -31,7 +31,8 @@ class HttpConnection(asyncio.Protocol):
 
     `_exchange` is the request being answered, `_incoming` the one whose body still comes, `_queue` those that wait for
     their turn, `_refusal` what is said after them all. `_last`: no further request is read; `_deaf`: what comes is
-    thrown away; `_junk`: the client may still be sending.
+    thrown away; `_junk`: the client may still be sending. `_early` came behind the
+    handshake of a WebSocket.
     """
 
     patience: ClassVar[Patience] = Patience()
@@ -55,7 +56,7 @@ class HttpConnection(asyncio.Protocol):
         self._exchange: HttpExchange | None = None
         self._incoming: HttpExchange | None = None
         self._queue: deque[HttpExchange] = deque()
-        self._refusal = b""
+        self._refusal = self._early = b""
         self._head_begun = False
         self._deaf = self._last = self._junk = self._over = self._paused = self._half_closed = False
 
@@ -171,6 +172,22 @@ class HttpConnection(asyncio.Protocol):
             head_only = exchange.scope["method"] == "HEAD"
         self.write(refusal(fault, self.state.default_headers, head_only=head_only))
         self._end()
+
+    def switch(self, exchange: HttpExchange, head: bytes, end: Tunnelled) -> None:
+        """Speak HTTP no more: `end` owns the socket from here on, and stands in for this connection at the server."""
+        service, transport = self._service, self._transport
+        exchange.complete = True
+        self.state.total_requests += 1
+        self._exchange, self._deaf = None, True
+        service.connections.discard(self)
+        service.connections.add(end)
+        self.write(head)
+        transport.set_protocol(cast("asyncio.Protocol", end))
+        end.joined(transport, self._clock, service.connections.discard)
+        if self._early:
+            end.data_received(self._early)
+        if self._paused:
+            transport.resume_reading()
 
     def cut(self) -> None:
         """Close at once."""

@@ -7,7 +7,7 @@ be framed, and after the client has left it does nothing.
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from uvicorn.server import ServerState
 
@@ -16,9 +16,33 @@ from gateway.edge.exchange import Message, Scope
 from gateway.edge.http_limits import MAX_DISCARDED_BYTES, MAX_UNREAD_BYTES
 from gateway.edge.http_response_head import response_head
 from gateway.telemetry.log import log
+from gateway.upstream.coarse_clock import CoarseClock
 
 JOINED_BYTES = 32_768
 """A body up to this size is copied behind its head; a larger one is written beside it."""
+
+
+class Tunnelled(Protocol):
+    """An `asyncio.Protocol` that takes the place of a connection which has switched to another protocol than HTTP."""
+
+    deadline: float
+    """On the clock that it was given."""
+
+    def joined(self, transport: asyncio.Transport, clock: CoarseClock, leave: Callable[[Any], None]) -> None:
+        """The connection is yours, in place of `connection_made`; `leave` is called with you once it is lost."""
+        ...
+
+    def data_received(self, data: bytes) -> None:
+        """As of `asyncio.Protocol`."""
+        ...
+
+    def expire(self) -> None:
+        """The deadline is over."""
+        ...
+
+    def shutdown(self) -> None:
+        """The server stops."""
+        ...
 
 
 class Connection(Protocol):
@@ -47,6 +71,10 @@ class Connection(Protocol):
 
     def answered(self, exchange: "HttpExchange") -> None:
         """The answer is whole."""
+        ...
+
+    def switch(self, exchange: "HttpExchange", head: bytes, end: Tunnelled) -> None:
+        """Write `head` and let `end` have the socket."""
         ...
 
     def refuse(self, fault: Fault) -> None:
@@ -151,6 +179,8 @@ class HttpExchange:
             self._send_body(message.get("body", b""), message.get("more_body", False))
         elif kind == "http.response.start" and not self._started:
             self._start(message)
+        elif kind == "tollway.switch" and not self._started and "websocket" in self.scope:
+            self.connection.switch(self, message["head"], message["end"])
         else:
             raise RuntimeError(f"{kind} is out of turn")
 

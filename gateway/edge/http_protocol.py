@@ -16,7 +16,7 @@ from uvicorn.server import ServerState
 
 from gateway.domain.faults import HEAD_TOO_LARGE, TARGET_TOO_LONG, TOO_MANY_CONNECTIONS, Fault
 from gateway.edge.http_connection import HttpConnection
-from gateway.edge.http_exchange import HttpExchange
+from gateway.edge.http_exchange import HttpExchange, Tunnelled
 from gateway.edge.http_known_head import KnownHead
 from gateway.edge.http_limits import (
     MAX_DISCARDED_BYTES,
@@ -25,7 +25,7 @@ from gateway.edge.http_limits import (
     MAX_TARGET_BYTES,
     MAX_UNREAD_BYTES,
 )
-from gateway.edge.http_request_head import bad, read_head, without_upgrade
+from gateway.edge.http_request_head import asks_for_websocket, bad, read_head, without_upgrade
 from gateway.telemetry.log import log
 from gateway.upstream.transport import RawHeaders
 
@@ -100,6 +100,11 @@ class HttpProtocol(HttpConnection):
         super().connection_lost(exc)
         del self._parser, self._callbacks  # they refer back to here
 
+    def switch(self, exchange: HttpExchange, head: bytes, end: Tunnelled) -> None:
+        """See `HttpConnection`."""
+        super().switch(exchange, head, end)
+        del self._parser, self._callbacks
+
     # -- the parser's callbacks
 
     def _on_message_begin(self) -> None:
@@ -120,7 +125,10 @@ class HttpProtocol(HttpConnection):
         self._barren_bytes, self._head_begun = 0, False
         scope = self._scope.copy()
         announced, keep, expects, upgrades = read_head(self._parser, target, fields, scope)
-        if upgrades:
+        if upgrades and asks_for_websocket(scope, announced):
+            scope["websocket"] = True
+            keep = False  # whatever the answer, no further request comes over this connection
+        elif upgrades:
             self._upgrading = without_upgrade(self._parser.get_method(), target, fields)
             return
         if self._over:
@@ -210,9 +218,12 @@ class HttpProtocol(HttpConnection):
         rest = memoryview(data)
         while isinstance(error, HttpParserUpgrade):
             rest = rest[error.args[0] :]
+            if not self._upgrading:
+                self._early = bytes(rest)
+                return self._hold()
             error = self._feed_again(rest)
         if error is None:
-            return
+            return None
         cause = error.__context__
         if self._last and self._incoming is None:
             self._deaf = self._junk = True
@@ -222,6 +233,7 @@ class HttpProtocol(HttpConnection):
             if cause is not None:
                 log.error("http_callback_failed", exc_info=cause)
             self._refuse_input(bad(str(error)))
+        return None
 
     def _feed_again(self, rest: memoryview) -> _Stop | None:
         """Go on with a fresh parser, the last one having stopped at a head that wished to upgrade."""

@@ -59,6 +59,14 @@ def read_head(parser: HttpRequestParser, target: bytes, fields: RawHeaders, scop
     return announced, keep, expects, b"upgrade" in facts and parser.should_upgrade()
 
 
+def asks_for_websocket(scope: Scope, announced: int | None) -> bool:
+    """Whether a head with the wish to upgrade is a handshake (RFC 6455 §4.1)."""
+    facts = dict(scope["headers"])
+    kind, key = facts[b"upgrade"].strip().lower(), facts.get(b"sec-websocket-key")
+    asks = kind == b"websocket" and key is not None
+    return asks and announced == 0 and scope["method"] == "GET" and scope["http_version"] == "1.1"
+
+
 def without_upgrade(method: bytes, target: bytes, fields: RawHeaders) -> bytes:
     """The same head again, but for its wish to upgrade (RFC 9110 §7.8: a server may ignore it)."""
     lines = [b"%b %b HTTP/1.1" % (method, target)]

@@ -10,7 +10,9 @@ from http import HTTPStatus
 Fields = Sequence[tuple[bytes, bytes]]
 
 _STATUS_LINES = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus if status >= 200
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode()
+    for status in HTTPStatus
+    if status >= 200 or status == 101
 }
 _LENGTH = b"content-length"
 _SERVERS_OWN = frozenset({b"connection", b"transfer-encoding"})
@@ -47,6 +49,12 @@ def response_head(status: int, fields: Fields, http_version: str, keep: bool, he
     elif http_version == "1.0":
         ending += b"connection: keep-alive\r\n"
     return _rendered(status, fields, ending + b"\r\n"), length, chunked, no_body, keep
+
+
+def switching_head(fields: Fields) -> bytes:
+    """The head that makes the connection a WebSocket's (RFC 6455 §4.2.2); `fields` lack `connection` and `upgrade`."""
+    switching = [*fields, (b"upgrade", b"websocket"), (b"connection", b"Upgrade")]
+    return _rendered(101, switching, b"\r\n")
 
 
 def _told(framing: Fields, keep: bool) -> tuple[int | None, bool]:

@@ -29,6 +29,7 @@ from gateway.edge.request_body import PASSING_BYTES, announced_bytes, is_awaited
 from gateway.edge.request_id import new_request_id
 from gateway.edge.rules import rule
 from gateway.edge.settling import Settling
+from gateway.edge.websocket import WebSockets
 from gateway.identity.directory import Directory
 from gateway.identity.guesses import Guesses
 from gateway.metering.ratio import Ratios
@@ -54,6 +55,7 @@ class Proxy:
     settling: Settling
     departures: Departures
     bandwidth: Bandwidth
+    websockets: WebSockets
     unmatched: Dialect
     body_bytes: int
     finish: Callable[[RequestRecord], None]
@@ -86,6 +88,8 @@ class Proxy:
         route, path = self._route(exchange)
         if route.passes_preflight and is_preflight(exchange.scope["method"], exchange.scope["headers"]):
             return await pass_preflight(exchange, route, path)
+        if "websocket" in exchange.scope:
+            return await self.websockets.serve(exchange, route, path)
         token, caller = await self._identify(exchange)
         body = await self._read(exchange, route)
         if self.snapshot.has_rules:

@@ -64,6 +64,9 @@ class Listen(Section, frozen=True, kw_only=True):
             description="After so long a silence of the upstream, a started event stream gets a comment; 0 is never.",
         ),
     ] = 15
+    websocket_idle_s: Annotated[
+        float, Meta(ge=0, le=86_400, description="A WebSocket over which so long nothing came is closed; 0 is never.")
+    ] = 600
     shutdown_grace_s: Annotated[int, Meta(ge=0, le=3600, description="How long a stop waits for streams to end.")] = 30
 
 
@@ -213,6 +216,7 @@ class Route(Section, frozen=True, kw_only=True):
             "openai-images",
             "openai-speech",
             "openai-transcriptions",
+            "openai-realtime",
             "anthropic",
             "gemini",
             "plain",

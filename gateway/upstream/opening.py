@@ -9,6 +9,7 @@ from gateway.upstream.origin import origin_of
 from gateway.upstream.target import Target
 from gateway.upstream.tls import verifying_context
 from gateway.upstream.transport import Timeouts, Transport
+from gateway.upstream.tunnel import Tunnels
 
 
 def open_upstream(name: str, asked: settings.Upstream, sandbox_url: str) -> Upstream:
@@ -19,9 +20,11 @@ def open_upstream(name: str, asked: settings.Upstream, sandbox_url: str) -> Upst
     members: list[Member] = []
     for address, weight, keys in _addresses(asked, sandbox_url):
         transport = _transport(asked, address)
+        tunnels = _tunnels(asked, address) if isinstance(transport, LeanTransport) else None
         for key in keys:
             label = f"{name}/{len(members) + 1}"
-            target = Target(name, transport, _credential(asked.auth, key), address.rstrip("/").encode())
+            credential = _credential(asked.auth, key)
+            target = Target(name, transport, credential, address.rstrip("/").encode(), tunnels)
             members.append(Member(target, label, weight, _health(label, asked.breaker)))
     return Upstream(name, tuple(members), asked.models)
 
@@ -40,9 +43,7 @@ def _addresses(asked: settings.Upstream, sandbox_url: str) -> list[tuple[str, in
 
 
 def _transport(asked: settings.Upstream, address: str) -> Transport:
-    origin = origin_of(address)
-    waits = asked.timeouts
-    timeouts = Timeouts(waits.connect_s, waits.first_byte_s, waits.between_bytes_s, waits.total_s, waits.pool_s)
+    origin, timeouts = origin_of(address), _timeouts(asked)
     if asked.transport == "httpx" and not asked.uses_sandbox:
         return HttpxTransport(
             origin,
@@ -59,6 +60,15 @@ def _transport(asked: settings.Upstream, address: str) -> Transport:
         idle_s=asked.idle_s,
         ssl_context=verifying_context(asked.ca_file) if origin.scheme == "https" else None,
     )
+
+
+def _tunnels(asked: settings.Upstream, address: str) -> Tunnels:
+    return Tunnels(origin_of(address), _timeouts(asked), asked.ca_file)
+
+
+def _timeouts(asked: settings.Upstream) -> Timeouts:
+    waits = asked.timeouts
+    return Timeouts(waits.connect_s, waits.first_byte_s, waits.between_bytes_s, waits.total_s, waits.pool_s)
 
 
 def _health(label: str, asked: settings.BreakerSettings) -> Health:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from gateway.upstream.transport import Transport
+from gateway.upstream.tunnel import Tunnels
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,9 +11,11 @@ class Target:
     """An upstream as requests see it: its name, its transport, and the header that carries the gateway's credential.
 
     `address` is its URL without a slash at the end, as it may stand before a path in its redirects; empty is unknown.
+    `tunnels` open WebSockets; None where they can't be had.
     """
 
     name: str
     transport: Transport
     credential: tuple[bytes, bytes] | None
     address: bytes = b""
+    tunnels: Tunnels | None = None

@@ -59,7 +59,7 @@ class Admission:
                 raise
             if plan.tier.when_unavailable is WhenUnavailable.DENY:
                 raise
-            return _decided(exchange, await self._outage.admit(asked, exchange.admitted_ms))
+            return _decided(exchange, exchange.frame, await self._outage.admit(asked, exchange.admitted_ms))
 
     async def _ask(self, exchange: Exchange, caller: Caller, token: bytes, estimate: Usage) -> Admitted | Refused:
         decision: object = None
@@ -80,7 +80,7 @@ class Admission:
             decision = await self._limiter.reserve(asked)
             if isinstance(decision, DECIDED):
                 self._outage.saw(caller.account_id, frame.lines, decision.used)
-                return _decided(exchange, decision, begun_ms)
+                return _decided(exchange, frame, decision)
             if isinstance(decision, Stale):
                 self._directory.forget(caller.account_id)
                 caller = await self._directory.identify(token)
@@ -131,9 +131,14 @@ class Admission:
         )
 
 
-def _decided(exchange: Exchange, decision: Admitted | Refused, begun_ms: int = 0) -> Admitted | Refused:
-    """Note what was decided: at the limiter's time, but in the window that the request is counted in."""
+def _decided(exchange: Exchange, frame: Frame | None, decision: Admitted | Refused) -> Admitted | Refused:
+    """Note what was decided: at the limiter's time, but in the windows that the request is counted in.
+
+    They may begin later, by a clock that has moved back since.
+    """
     exchange.record.reserved_s = time.perf_counter()
-    exchange.used, exchange.admitted_ms = decision.used, max(decision.now_ms, begun_ms)
+    exchange.used, exchange.admitted_ms = decision.used, decision.now_ms
+    if frame is not None and frame.start_s * 1000 > decision.now_ms:
+        exchange.admitted_ms = frame.start_s * 1000
     exchange.holding = isinstance(decision, Admitted)
     return decision

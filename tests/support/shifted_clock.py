@@ -29,6 +29,10 @@ class ShiftedClock:
         now_us = time.time_ns() // 1000
         self._shift_us = window_us - int(left_s * 1_000_000) - now_us % window_us
 
+    def move(self, seconds: float) -> None:
+        """Set it forward, or back."""
+        self._shift_us += int(seconds * 1_000_000)
+
 
 def shifted_clock(monkeypatch: pytest.MonkeyPatch) -> ShiftedClock:
     """The clock of every gateway made from now on in this test."""

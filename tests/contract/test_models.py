@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from gateway.ledger.outbox import apply_outbox
-from tests.support.odd_peer import always
+from tests.support.odd_peer import Visit, always, odd_peer
+from tests.support.openai_wire import http
 from tests.support.pools import FINE, pool
-from tests.support.stand import now_ms
+from tests.support.scripted_upstream import SETTINGS
+from tests.support.stand import now_ms, stand
 from tests.support.truth_balance import at_rest, bearer, events_of
 from tests.support.valkey import ValkeyServer
 
@@ -98,3 +100,25 @@ async def test_a_body_above_the_tiers_cap_is_413(tmp_path: Path, valkey: ValkeyS
         assert (whole.status_code, whole.json()["error"]["code"]) == (413, "body_too_large")
         unknown = await here.here.client.post("/v1/files", content=pieces(), headers=key)
         assert unknown.status_code == 413
+
+
+async def test_an_alias_in_googles_path(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """F6: where the path names the model, the path is what changes, and the query stays."""
+    scripted = SETTINGS.replace(
+        "path: /v1beta/models/*, upstream: gemini",
+        "path: /v1beta/models/*, models: {{ aliases: {{ fast: gemini-flash }} }}, upstream: gemini",
+    )
+    lines: list[bytes] = []
+
+    async def script(visit: Visit) -> None:
+        while True:
+            lines.append((await visit.request()).line)
+            await visit.say(http(b'{"candidates": []}'))
+
+    async with odd_peer(script) as peer, stand(tmp_path, valkey, peer.port, settings=scripted) as here:
+        key = await here.account()
+        path = "/v1beta/models/fast:generateContent?alt=json"
+        answer = await here.client.post(path, json={"contents": []}, headers={"x-goog-api-key": key})
+        assert answer.status_code == 200
+        assert lines == [b"POST /v1beta/models/gemini-flash:generateContent?alt=json HTTP/1.1"]
+        assert (await here.event(answer.headers["x-request-id"])).model == "gemini-flash"

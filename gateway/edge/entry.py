@@ -9,7 +9,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Entry:
-    """The ASGI app of a worker. `prefix` is the path under which the console lives, `addresses` finds who is behind proxies."""
+    """The ASGI app of a worker. Under `prefix` lives the console; `addresses` finds who is behind proxies."""
 
     def __init__(self, prefix: str, console: App, proxy: App, addresses: ClientAddress | None = None) -> None:
         self._prefix = prefix

@@ -14,6 +14,7 @@ from gateway.console.admin_desk import Desk
 from gateway.console.app import console
 from gateway.console.services import Services
 from gateway.dialects.registry import DIALECTS
+from gateway.domain.entitlements import Entitlements, Standing
 from gateway.domain.faults import Fault
 from gateway.edge.admission import Admission
 from gateway.edge.bandwidth import Bandwidth
@@ -27,6 +28,7 @@ from gateway.edge.keep_alive import KeepAlive
 from gateway.edge.leases import Leases
 from gateway.edge.proxy import Proxy
 from gateway.edge.relay import Relay
+from gateway.edge.routing import Routing
 from gateway.edge.settling import Settling
 from gateway.edge.websocket import WebSockets
 from gateway.identity.directory import Directory
@@ -53,19 +55,13 @@ from gateway.quota.resp import RedisError
 from gateway.quota.scripts import forbidden, preloading
 from gateway.quota.usage_stream import RedisUsageStream
 from gateway.settings.deployment import Deployment
-from gateway.settings.model import Route as RouteSettings
 from gateway.settings.model import Settings
-from gateway.settings.tiers import gate_of, models_of, rules_of, tiers_of
-from gateway.snapshot import Route, Snapshot
+from gateway.snapshot import Snapshot
 from gateway.telemetry import catalogue
 from gateway.telemetry.exposition import render
 from gateway.telemetry.log import log
 from gateway.telemetry.metrics import Metrics, Telemetry
 from gateway.telemetry.snapshot import worker_file
-from gateway.upstream.choice import Choice, Upstream
-from gateway.upstream.health_check import run_checks
-from gateway.upstream.opening import open_upstream, retry_of
-from gateway.upstream.transport import Transport
 
 MIB = 1024 * 1024
 JOURNAL = "journal"
@@ -79,8 +75,10 @@ DRAIN_S = 5.0
 class Gateway:
     """One worker's gateway: `start` inside the loop that serves, then calls as an ASGI app, then `stop`."""
 
-    def __init__(self, settings: Settings, deployment: Deployment) -> None:
+    def __init__(self, settings: Settings, deployment: Deployment, version: int = 1) -> None:
+        """`version` counts the readings of gateway.yaml; `settings` are that one's."""
         self._settings = settings
+        self._version = version
         self._deployment = deployment
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -132,7 +130,6 @@ class Gateway:
             on_flushed=self._metrics.count_flushed,
             forget=self._limiter.forget,
         )
-        self._upstreams = self._open_upstreams()
         self._entry = self._compose()
         self._start_tasks()
 
@@ -174,8 +171,7 @@ class Gateway:
                 log.warning("usage_left_for_later", events=left)
         except Fault as fault:
             log.warning("usage_left_for_later", detail=fault.internal)
-        for transport in self._transports():
-            await transport.aclose()
+        await self._routing.close()
         self._tokenizer.close()
         await self._billing.aclose()
         await self._ledger.close()
@@ -183,21 +179,32 @@ class Gateway:
         await self._link.close()
         self._write_metrics()
 
+    def reload(self, settings: Settings, version: int) -> None:
+        """Serve by other upstreams, routes, tiers and rules of subscriptions from the next request on.
+
+        All or nothing: raises ValueError or OSError for an upstream that can't be set up, and nothing has changed then.
+        Requests under way keep what they have.
+        """
+        snapshot = self._routing.change(settings)
+        self._settings, self._version = settings, version
+        self._proxy.snapshot, self._admission.plans = snapshot, snapshot.plans
+        self._directory.entitle_by(snapshot.entitle)
+        self._billing.go_by(settings)
+
+    async def tell_touched(self, tiers: tuple[str, ...]) -> None:
+        """Log how many accounts are on each of these tiers, by their own tier or by what they have bought."""
+        with suppress(Fault):
+            log.info("tiers_changed", accounts=await self._ledger.accounts_on(tiers))
+
     def _make_outage(self) -> Outage:
         redis, journal = self._settings.redis, self._settings.journal
         local = LocalLimiter(
-            share=redis.local_share, workers=self._settings.listen.workers, worker=self._deployment.worker
+            share=redis.local_share,
+            workers=self._settings.listen.workers,
+            worker=self._deployment.worker % self._settings.listen.workers,
         )
         root = self._deployment.data_dir / JOURNAL
         return Outage(local, Journal(root, max_bytes=journal.max_mb * MIB, sync_s=journal.sync_ms / 1000))
-
-    def _open_upstreams(self) -> dict[str, Upstream]:
-        opened = {}
-        for name, asked in self._settings.upstreams.items():
-            upstream = opened[name] = open_upstream(name, asked, self._deployment.sandbox_url)
-            if asked.health is not None:
-                self._start(run_checks(upstream, asked.health))
-        return opened
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work))
@@ -210,16 +217,17 @@ class Gateway:
 
     def _compose(self) -> Entry:
         settings, deployment, limiter = self._settings, self._deployment, self._limiter
-        snapshot = self._snapshot()
         metering = settings.metering
-        directory = self._directory(snapshot)
+        self._departures = Departures(metering.max_drains, metering.drain_s)
+        self._routing = Routing(self._departures, deployment.sandbox_url, self._metrics.count_attempt)
+        snapshot = self._routing.change(settings)
+        directory = self._directory = self._make_directory(snapshot)
         self._guesses = Guesses(directory, settings.guesses.failures, settings.guesses.window_s)
         ratios = Ratios()
         self._tokenizer = Tokenizer(
             metering.encoding,
             Path(metering.tokenizer_dir) if metering.tokenizer_dir else deployment.data_dir / "tokenizer",
         )
-        self._departures = Departures(metering.max_drains, metering.drain_s)
         self._keep_alive = KeepAlive(self._departures.running, settings.listen.keep_alive_comment_s)
         settling = Settling(limiter, ratios, self._tokenizer)
         hydration = Hydration(limiter, self._ledger)
@@ -227,11 +235,11 @@ class Gateway:
         leases = Leases(limiter, settling, self._departures.running, metering.hold_lease_s)
         self._reaper = Reaper(limiter, leases.renew)
         lease_ms, idle_s = metering.hold_lease_s * 1000, settings.listen.websocket_idle_s
-        admission = Admission(limiter, self._outage, directory, hydration, snapshot.plans, lease_ms)
+        admission = self._admission = Admission(limiter, self._outage, directory, hydration, snapshot.plans, lease_ms)
         most_bytes = metering.max_buffered_answer_mb * MIB
         relay = Relay(settling, extending, self._departures, most_bytes)
         bandwidth = Bandwidth(settings.listen.workers, asyncio.get_running_loop().time)
-        proxy = Proxy(
+        self._proxy = Proxy(
             snapshot=snapshot,
             directory=directory,
             guesses=self._guesses,
@@ -250,9 +258,9 @@ class Gateway:
         )
         listen = settings.listen
         addresses = ClientAddress(listen.trusted_proxies, listen.forwarded_by) if listen.trusted_proxies else None
-        return Entry(listen.prefix, console(self._services(directory, snapshot)), proxy, addresses)
+        return Entry(listen.prefix, console(self._services(directory)), self._proxy, addresses)
 
-    def _directory(self, snapshot: Snapshot) -> Directory:
+    def _make_directory(self, snapshot: Snapshot) -> Directory:
         def wall_clock() -> float:
             return time.time() + self._limiter.clock_offset_ms / 1000
 
@@ -270,49 +278,16 @@ class Gateway:
             self._start(key_set.run())
         return sets
 
-    def _snapshot(self) -> Snapshot:
-        settings = self._settings
-        tiers = tiers_of(settings)
-        return Snapshot(
-            tuple(
-                Route(
-                    endpoint=route.endpoint or route.path,
-                    gate=gate_of(route, tiers),
-                    passes_preflight=route.preflight == "pass",
-                    path=route.path,
-                    methods=frozenset(route.methods),
-                    target=self._upstreams[route.upstream].members[0].target,
-                    dialect=DIALECTS[route.dialect],
-                    reads_body=route.dialect != "plain",
-                    default_max_tokens=route.default_max_tokens,
-                    choice=self._choice(route),
-                    models=models_of(route.models),
-                )
-                for route in settings.routes
-            ),
-            tiers,
-            rules_of(settings),
-        )
-
-    def _choice(self, route: RouteSettings) -> Choice | None:
-        """None where all goes to one target that nothing watches."""
-        names = (route.upstream, *route.fallback)
-        asked = [self._settings.upstreams[name] for name in names]
-        upstreams = tuple(self._upstreams[name] for name in names)
-        if sum(len(one.members) for one in upstreams) == 1 and asked[0].health is None and not asked[0].models:
-            return None
-        return Choice(upstreams, retry_of(asked[0]), self._metrics.count_attempt)
-
-    def _services(self, directory: Directory, snapshot: Snapshot) -> Services:
+    def _services(self, directory: Directory) -> Services:
         settings, limiter = self._settings, self._limiter
         return Services(
             directory=directory,
             guesses=self._guesses,
             ledger=self._ledger,
             peek=limiter.peek,
-            entitlements=snapshot.entitlements,
+            entitlements=self._entitlements,
             now_ms=self._now_ms,
-            metrics=lambda: render(self._deployment.metrics_dir, self._metrics, workers=settings.listen.workers),
+            metrics=lambda: render(self._deployment.metrics_dir, self._metrics, workers=2 * settings.listen.workers),
             probes={"limiter": lambda: self._link.call("PING"), "ledger": self._ledger.ping},
             prefix=settings.listen.prefix,
             admin_token=os.environ.get("TOLLWAY_ADMIN_TOKEN", ""),
@@ -338,6 +313,10 @@ class Gateway:
         with suppress(Fault, RedisError):
             await apply_outbox(self._ledger, self._limiter.bump)
 
+    def _entitlements(self, standing: Standing, now_s: int) -> Entitlements:
+        """By the tiers and rules in force now."""
+        return self._proxy.snapshot.entitlements(standing, now_s)
+
     def _watch(self) -> None:
         """Gauges and counters that other parts keep."""
         watch = self._metrics.watch
@@ -356,19 +335,14 @@ class Gateway:
         watch(catalogue.HOLDS_REAPED, lambda: self._reaper.reaped)
         watch(catalogue.LIMITER_TIMEOUTS, lambda: self._link.timeouts)
         watch(catalogue.FLUSH_LAG, self._flush_lag_s)
-        transports = self._transports()
-        watch(catalogue.CONNECTIONS_OPEN, lambda: sum(transport.connections()[0] for transport in transports))
-        watch(catalogue.CONNECTIONS_IDLE, lambda: sum(transport.connections()[1] for transport in transports))
-        members = [member for upstream in self._upstreams.values() for member in upstream.members]
-        watch(catalogue.TARGETS_UNFIT, lambda: sum(not member.health.is_fit for member in members))
+        watch(catalogue.CONNECTIONS_OPEN, lambda: self._routing.connections()[0])
+        watch(catalogue.CONNECTIONS_IDLE, lambda: self._routing.connections()[1])
+        watch(catalogue.TARGETS_UNFIT, self._routing.unfit)
+        watch(catalogue.SETTINGS_VERSION, lambda: self._version)
         watch(catalogue.STRIPE_OPEN, self._billing.open_events)
         watch(catalogue.STRIPE_DRIFT, self._billing.drifted)
         watch(catalogue.USAGE_BACKLOG, lambda: self._backlog)
         watch(catalogue.CLOCK_OFFSET, lambda: self._limiter.clock_offset_ms / 1000)
-
-    def _transports(self) -> list[Transport]:
-        members = (member for upstream in self._upstreams.values() for member in upstream.members)
-        return list(dict.fromkeys(member.target.transport for member in members))
 
     def _flush_lag_s(self) -> float:
         if self._oldest_ms is None:

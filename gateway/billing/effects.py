@@ -69,7 +69,7 @@ class Effects:
 
     def __init__(self, ledger: Ledger, tariff: Tariff, source: StripeSource | None, now_ms: Callable[[], int]) -> None:
         self._ledger = ledger
-        self._tariff = tariff
+        self.tariff = tariff
         self._source = source
         self._now_ms = now_ms
 
@@ -137,9 +137,9 @@ class Effects:
             raise Parked(f"there is no account `{account_id}`, which {stripe.id} or its customer names", account_id)
         if customer_id and not linked:
             await put_customer(connection, customer_id, account_id, by, self._now_ms())
-        price = item_of(stripe, self._tariff).bought
+        price = item_of(stripe, self.tariff).bought
         products = await known_products(connection, [price.id, id_of(price.product)])
-        wanted = made_out(stripe, account_id, products, self._tariff, updated_ms)
+        wanted = made_out(stripe, account_id, products, self.tariff, updated_ms)
         await put_subscription(connection, wanted, by, self._now_ms())
 
     async def _renew(self, connection: Connection, invoice: Invoice, by: Actor) -> State:
@@ -159,7 +159,7 @@ class Effects:
         """Fetch what nobody told of yet."""
         if self._source is None:
             return
-        price = item_of(stripe, self._tariff).bought
+        price = item_of(stripe, self.tariff).bought
         product_id = id_of(price.product)
         known = await self._ledger.products([price.id, product_id])
         asked_ms = self._now_ms()
@@ -221,7 +221,7 @@ class Effects:
             fetched = await (self._source.price(told.id) if is_price else self._source.product(told.id))
             told = told if fetched is None else product_of(fetched, asked_ms)
         await self._ledger.keep_products([told])
-        await reprice(self._ledger, self._tariff, told.id, _by(event), self._now_ms())
+        await reprice(self._ledger, self.tariff, told.id, _by(event), self._now_ms())
         return _done
 
     async def _customer(self, event: StripeEvent) -> Effect:

@@ -50,7 +50,7 @@ class Reconcile:
     def __init__(self, ledger: Ledger, tariff: Tariff, source: StripeSource, now_ms: Callable[[], int]) -> None:
         self.drifted = 0
         self._ledger = ledger
-        self._tariff = tariff
+        self.tariff = tariff
         self._source = source
         self._now_ms = now_ms
 
@@ -91,7 +91,7 @@ class Reconcile:
             after_id = id_of(page[-1])
             if heals:
                 for changed in await self._ledger.keep_products(product_of(one, asked_ms) for one in page):
-                    await reprice(self._ledger, self._tariff, changed, by, self._now_ms())
+                    await reprice(self._ledger, self.tariff, changed, by, self._now_ms())
 
     async def _compare(
         self, page: Sequence[Object], asked_ms: int, by: Actor, tally: Tally, *, heals: bool
@@ -126,7 +126,7 @@ class Reconcile:
         if not account_id:
             return Drift(stripe.id, "", (f"customer {id_of(stripe.customer)}",), "no account")
         try:
-            wanted = made_out(stripe, account_id, products, self._tariff, asked_ms)
+            wanted = made_out(stripe, account_id, products, self.tariff, asked_ms)
         except ValueError as error:
             return Drift(stripe.id, account_id, (str(error),), "unreadable")
         fields = differing(known, wanted)
@@ -149,7 +149,7 @@ class Reconcile:
 
     async def _prices(self, read: Sequence[StripeSubscription], asked_ms: int, *, heals: bool) -> dict[str, Product]:
         """What is known of the prices and products that are bought; a price stands in its subscription in full."""
-        bought = {price.id: price for price in (item_of(one, self._tariff).bought for one in read) if price.id}
+        bought = {price.id: price for price in (item_of(one, self.tariff).bought for one in read) if price.id}
         known = await self._ledger.products([*bought, *{id_of(price.product) for price in bought.values()}])
         new = [
             Product(price_id, "", texts(price.metadata), asked_ms)

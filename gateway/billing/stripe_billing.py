@@ -24,6 +24,7 @@ class StripeBilling:
     """`source` and `reconcile` are None without an API key, `webhook` without a signing secret."""
 
     settings: Stripe
+    effects: Effects
     inbox: Inbox
     webhook: Webhook | None
     source: StripeSource | None
@@ -37,6 +38,12 @@ class StripeBilling:
             yield self.inbox.run(lambda: inbox(owner, LEASE_MS), self.tell)
         if self.reconcile is not None:
             yield run_sync(self.reconcile, lease("stripe:sync"), owner, self.settings.sync_interval_s, self.tell)
+
+    def go_by(self, settings: Settings) -> None:
+        """Other tiers and prices, from the next event on."""
+        self.effects.tariff = tariff_of(settings)
+        if self.reconcile is not None:
+            self.reconcile.tariff = self.effects.tariff
 
     def open_events(self) -> float:
         """How many events wait, as this process last saw."""
@@ -63,7 +70,8 @@ def stripe_billing(
     """All parts over a ledger. `tell` lets gateways know of what changed; `count` is told how each event ended."""
     asked, tariff = settings.stripe, tariff_of(settings)
     source = _source(asked)
-    inbox = Inbox(ledger, Effects(ledger, tariff, source, now_ms), now_ms, count)
+    effects = Effects(ledger, tariff, source, now_ms)
+    inbox = Inbox(ledger, effects, now_ms, count)
     webhook = reconcile = None
     if asked.secrets:
         webhook = Webhook(
@@ -77,7 +85,7 @@ def stripe_billing(
         )
     if source is not None:
         reconcile = Reconcile(ledger, tariff, source, now_ms)
-    return StripeBilling(asked, inbox, webhook, source, reconcile, tell)
+    return StripeBilling(asked, effects, inbox, webhook, source, reconcile, tell)
 
 
 def _source(settings: Stripe) -> StripeSource | None:

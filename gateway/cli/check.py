@@ -1,4 +1,4 @@
-"""Check a settings file and report every mistake in it, with its line."""
+"""Check a settings file and report every mistake in it, with its line; or what would change with it, and when."""
 
 import argparse
 import os
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from gateway.domain.limits import Tier
+from gateway.settings.changes import Reach, changes
 from gateway.settings.load import SettingsError, load
 from gateway.settings.model import Route, Settings
 from gateway.settings.tiers import tier_of
@@ -16,19 +17,33 @@ _MISTAKEN = 2
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The file to check."""
     parser.add_argument("file", nargs="?", default="gateway.yaml", type=Path, help="default: gateway.yaml")
+    parser.add_argument("--diff", metavar="OLD", type=Path, help="show what differs from this file, and when it counts")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what the file says in short and return 0, or all its mistakes on standard error and return 2."""
     try:
         settings = load(args.file, os.environ)
+        old = load(args.diff, os.environ) if args.diff else None
     except SettingsError as error:
         count = len(error.mistakes)
         print(error, file=sys.stderr)
         print(f"{count} mistake{'s' if count > 1 else ''}", file=sys.stderr)
         return _MISTAKEN
-    print(f"{args.file}: fine\n{summary(settings)}")
+    print(f"{args.file}: fine\n{summary(settings) if old is None else difference(old, settings)}")
     return 0
+
+
+def difference(old: Settings, new: Settings) -> str:
+    """Each change on a line, by when it counts. Tells no secret."""
+    found = changes(old, new)
+    if not found:
+        return "nothing differs"
+    lines = []
+    for reach in Reach:
+        reached = [f"  {change}" for change in found if change.reach is reach]
+        lines += [f"{reach}:", *reached] if reached else []
+    return "\n".join(lines)
 
 
 def summary(settings: Settings) -> str:

@@ -7,14 +7,17 @@ starts a thread that lives past a call: forking would lose it.
 import asyncio
 import gc
 import os
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from gateway.cli.listening import Address, loopback, reserve
+from gateway.cli.child import Child, Lifeline
+from gateway.cli.listening import Address, listener, loopback, reserve
+from gateway.cli.reloading import Reloading
 from gateway.cli.sandbox_server import serve_sandbox
-from gateway.cli.supervisor import Child, Supervisor
+from gateway.cli.supervisor import Supervisor
 from gateway.cli.welcome import welcome
 from gateway.cli.worker import CUT_S, FLUSH_S, serve_gateway
 from gateway.domain.faults import Fault
@@ -27,8 +30,19 @@ from gateway.telemetry.log import log
 SLACK_S = 3.0
 
 
-def run_fleet(settings: Settings, deployment: Deployment, valkey: EmbeddedValkey | None, lock: int, file: Path) -> int:
-    """Serve until told to stop; returns the exit status. Faults and DeploymentErrors of the start pass through."""
+def run_fleet(
+    read: Callable[[], Settings],
+    settings: Settings,
+    deployment: Deployment,
+    valkey: EmbeddedValkey | None,
+    lock: int,
+    file: Path,
+) -> int:
+    """Serve until told to stop; returns the exit status. Faults and DeploymentErrors of the start pass through.
+
+    `settings` are what `read` gave at the start; it gives what `file` says later.
+    """
+    reloading = Reloading(read, file, settings, deployment.metrics_dir)
     address = reserve(settings.listen.host, settings.listen.port)
     asyncio.run(ensure_schema(deployment.database_url, settings.database))
     below, deployment = _sandbox(settings, deployment)
@@ -41,9 +55,10 @@ def run_fleet(settings: Settings, deployment: Deployment, valkey: EmbeddedValkey
     gc.freeze()
     gc.enable()
     supervisor = Supervisor(
-        _workers(settings, deployment, address),
+        [_worker(number, reloading, deployment, address) for number in range(settings.listen.workers)],
         below,
         valkey,
+        reloading,
         let_go=partial(os.close, lock),
         on_ready=partial(_greet, settings, deployment, address.port, file),
         stop_within_s=settings.listen.shutdown_grace_s + CUT_S + FLUSH_S + SLACK_S,
@@ -51,11 +66,25 @@ def run_fleet(settings: Settings, deployment: Deployment, valkey: EmbeddedValkey
     return supervisor.run()
 
 
-def _workers(settings: Settings, deployment: Deployment, address: Address) -> list[Child]:
-    return [
-        Child(f"worker {number}", partial(serve_gateway, settings, replace(deployment, worker=number), address))
-        for number in range(settings.listen.workers)
-    ]
+def _worker(number: int, reloading: Reloading, deployment: Deployment, address: Address) -> Child:
+    """A worker; each time it is started it goes by the settings in force then."""
+    place = replace(deployment, worker=number)
+
+    def body(line: Lifeline) -> None:
+        serve_gateway(reloading.settings, reloading.version, place, line)
+
+    def listen() -> socket.socket:
+        return listener(address, reloading.settings.listen.backlog)
+
+    def follow() -> Child:
+        """On the same socket, under another number, as both run for a while."""
+        workers = reloading.settings.listen.workers
+        new = _worker((number + workers) % (2 * workers), reloading, deployment, address)
+        new.listening = worker.listening
+        return new
+
+    worker = Child(f"worker {number}", body, listen, follow, number)
+    return worker
 
 
 def _sandbox(settings: Settings, deployment: Deployment) -> tuple[Sequence[Child], Deployment]:

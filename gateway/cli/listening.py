@@ -1,8 +1,8 @@
 """The addresses `tollway serve` listens on, and the lock that keeps a data directory to one of it.
 
 Every worker listens on a socket of its own with SO_REUSEPORT, and the kernel deals connections out by hash: over 4
-workers, 256 connections at once fell 60 to 72 on each, where one shared socket gave 2 to 202. A worker that dies takes
-its socket out of the deal at once. The supervisor's bound socket never listens; it keeps the port between restarts.
+workers, 256 connections at once fell 60 to 72 on each, where one shared socket gave 2 to 202. The supervisor makes and
+keeps these sockets, so that a queue outlives its worker, and one more that never listens and keeps the port.
 Fails with DeploymentError, which names the port or the process in the way.
 """
 
@@ -54,7 +54,7 @@ def reserve(host: str, port: int) -> Address:
 
 
 def listener(address: Address, backlog: int) -> socket.socket:
-    """A worker's own listening socket on the address."""
+    """The listening socket of one worker, and of whoever follows it."""
     listening = _bound(address.family, address.sockaddr, shared=True)
     listening.listen(backlog)
     return listening

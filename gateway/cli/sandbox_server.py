@@ -5,7 +5,7 @@ import socket
 
 import uvloop
 
-from gateway.cli.supervisor import Lifeline
+from gateway.cli.child import Lifeline
 from gateway.cli.worker import Server, server_config
 from gateway.settings.model import Listen
 from gateway.upstream.sandbox import sandbox_app

@@ -10,7 +10,9 @@ import importlib
 import os
 import resource
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -38,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C; the exit status. Raises BadInput and, where the ledger is not to be had, Fault."""
     try:
-        return _serve(_settings(args), args.file)
+        return _serve(partial(_settings, args), args.file)
     except SettingsError as error:
         raise BadInput(str(error)) from error
     except (DeploymentError, EmbeddedValkeyError) as error:
@@ -55,7 +57,8 @@ def _settings(args: argparse.Namespace) -> Settings:
     return msgspec.structs.replace(settings, listen=msgspec.structs.replace(settings.listen, **changes))
 
 
-def _serve(settings: Settings, file: Path) -> int:
+def _serve(read: Callable[[], Settings], file: Path) -> int:
+    settings = read()
     configure(settings.log.format, settings.log.level)
     _open_many_files()
     deployment = deployment_of(settings)
@@ -70,7 +73,7 @@ def _serve(settings: Settings, file: Path) -> int:
         # looking for garbage meanwhile would cost a tenth more and find nothing.
         gc.disable()
         fleet = importlib.import_module("gateway.cli.fleet")
-        return int(fleet.run_fleet(settings, deployment, valkey, lock, file))
+        return int(fleet.run_fleet(read, settings, deployment, valkey, lock, file))
     finally:
         if valkey is not None:
             valkey.stop()

@@ -1,9 +1,10 @@
 """The supervisor: forks the gateway's processes, starts dead ones again, and takes them down in order.
 
 Promises: `on_ready` once, when all are ready; a process that dies later is started again, after 0.1 s doubling to 5 s,
-and no other is touched; on a signal the workers end first, what they lean on after them. It runs no event loop and no
-thread, so that forking is safe at any time. Children learn of its death, even by SIGKILL, from a pipe that ends.
-A process that dies before the first `on_ready` ends the start: `run` returns 1.
+and no other is touched; on a signal the workers end first, what they lean on after them. SIGHUP and a change of the
+file reload, SIGUSR2 replaces the workers (`renewal`). It runs no event loop and no thread, so that forking is safe at
+any time. Children learn of its death, even by SIGKILL, from a pipe that ends. A process that dies before the first
+`on_ready` ends the start: `run` returns 1.
 """
 
 import os
@@ -14,12 +15,16 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from gateway.cli.child import READY, Child, Lifeline, nameless
+from gateway.cli.reloading import Reloading
+from gateway.cli.renewal import Renewal
 from gateway.domain.faults import Fault
 from gateway.quota.embedded import EmbeddedValkey, EmbeddedValkeyError
+from gateway.settings.changes import Reach
+from gateway.settings.handout import pack
 from gateway.telemetry.log import flush, log
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S, SETTLED_S = 0.1, 5.0, 30.0
@@ -28,59 +33,45 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S, SETTLED_S = 0.1, 5.0, 30.0
 FORCED_S = 4.0
 """What is left to the children after a second signal."""
 
-_STOPPING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-_HANDLED = _STOPPING | {signal.SIGCHLD}
+LOOK_S = 1.0
+"""Between two looks at the settings file."""
 
-
-@dataclass(frozen=True, slots=True)
-class Lifeline:
-    """A child's tie to its supervisor: `alive_fd` turns readable when the supervisor is gone."""
-
-    alive_fd: int
-    ready_fd: int
-
-    def ready(self) -> None:
-        """Tell that this child is at work."""
-        with suppress(OSError):
-            os.write(self.ready_fd, b"r")
-        os.close(self.ready_fd)
-
-
-@dataclass(slots=True)
-class Child:
-    """A process to keep running. `body` is its whole life; what it raises is printed and ends it."""
-
-    name: str
-    body: Callable[[Lifeline], None]
-    pid: int = 0
-    ready: bool = False
-    started_s: float = 0.0
-    pause_s: float = 0.0
-    due_s: float = 0.0
-    ready_fd: int = -1
+_STOPPING = frozenset({signal.SIGTERM, signal.SIGINT})
+_HANDLED = _STOPPING | {signal.SIGCHLD, signal.SIGHUP, signal.SIGUSR2}
+_TERMINAL = "/dev/tty"
 
 
 class Supervisor:
-    """Runs `workers`, and `below` them what they need. `let_go` closes, in a child, what is the supervisor's alone."""
+    """Runs `workers`, and `below` them what they need, by the settings that `reloading` has in force.
+
+    `let_go` closes, in a child, what is the supervisor's alone.
+    """
 
     def __init__(
         self,
         workers: Sequence[Child],
         below: Sequence[Child],
         valkey: EmbeddedValkey | None,
+        reloading: Reloading,
         *,
         let_go: Callable[[], None],
         on_ready: Callable[[], None],
         stop_within_s: float,
     ) -> None:
-        self._workers, self._below, self._children = workers, below, [*below, *workers]
+        self._workers, self._below = list(workers), list(below)
+        self._reloading = reloading
+        self._renewal = Renewal(self._workers, self._fork, reloading, stop_within_s)
         self._valkey = valkey
         self._let_go, self._on_ready, self._stop_within_s = let_go, on_ready, stop_within_s
         self._selector = selectors.DefaultSelector()
         self._alive_read, self._alive_write = os.pipe()
         self._woken, self._wake = socket.socketpair()
         self._signals = 0
+        self._reload_asked = self._renewal_asked = False
+        self._has_terminal = _has_terminal()
+        self._look_s = time.monotonic()
         self._announced = False
+        self._untold = False
         self._status = 0
 
     def run(self) -> int:
@@ -88,18 +79,29 @@ class Supervisor:
         self._listen_for_signals()
         self._watch_valkey()
         try:
-            for child in self._children:
+            for child in self._lasting():
                 self._fork(child)
             while not self._signals and not self._status:
                 self._turn(self._until_due())
                 self._start_due()
-                if not self._announced and all(child.ready for child in self._children):
+                if not self._announced and all(child.ready for child in self._lasting()):
                     self._announced = True
                     self._on_ready()
+                self._conduct()
         finally:
-            self._end(self._workers)
+            workers = [*self._workers, *self._renewal.passing()]
+            for child in workers:
+                child.deaf()
+            self._end(workers)
             self._end(self._below)
         return self._status
+
+    def _lasting(self) -> list[Child]:
+        """Those that are to run, and are started again where they die."""
+        return [*self._below, *self._workers]
+
+    def _all(self) -> list[Child]:
+        return [*self._lasting(), *self._renewal.passing()]
 
     def _listen_for_signals(self) -> None:
         for number in _HANDLED:
@@ -111,21 +113,57 @@ class Supervisor:
 
     def _on_signal(self) -> None:
         for number in self._woken.recv(256):
-            self._signals += number in _STOPPING
+            if number in _STOPPING or (number == signal.SIGHUP and self._has_terminal and not _has_terminal()):
+                self._signals += 1
+            self._reload_asked |= number == signal.SIGHUP
+            self._renewal_asked |= number == signal.SIGUSR2
 
-    def _turn(self, timeout_s: float | None) -> None:
+    def _conduct(self) -> None:
+        """Take a change of the settings, and go on with the replacement of the workers."""
+        if not self._announced or self._signals or self._status:
+            return
+        now_s = time.monotonic()
+        if now_s >= self._look_s:
+            self._look_s = now_s + LOOK_S
+            self._reload_asked |= self._reloading.has_changed()
+            self._reloading.write_metrics()
+        if self._reload_asked:
+            self._reload_asked = False
+            self._reload()
+        if self._renewal_asked:
+            self._renewal_asked = False
+            self._reloading.take(Reach.WORKERS)
+            if not self._reloading.refused:
+                self._renewal.begin()
+        self._renewal.go_on()
+        if self._untold and not any(child.behind for child in self._workers):
+            self._untold = False
+            log.info("settings_taken", version=self._reloading.version, workers=len(self._workers))
+
+    def _reload(self) -> None:
+        """Read the file, and hand what it says to every worker."""
+        if not self._reloading.take():
+            return
+        workers = [child for child in self._all() if child not in self._below and child.pid]
+        file = nameless(pack(self._reloading.handout(min((child.number for child in workers), default=0))))
+        for child in workers:
+            child.hand(file)
+        os.close(file)
+        self._untold = True
+
+    def _turn(self, timeout_s: float) -> None:
         """Wait for something to happen, and take note of it."""
         for key, _ in self._selector.select(timeout_s):
             key.data()
-        for child in self._children:
+        for child in self._all():
             if child.pid and os.waitpid(child.pid, os.WNOHANG)[0]:
                 self._on_death(child)
 
     def _on_death(self, child: Child) -> None:
         now = time.monotonic()
-        child.pid = 0
-        self._forget_ready(child)
-        if self._signals or self._status:
+        child.pid, child.behind = 0, 0
+        self._unlink(child)
+        if self._signals or self._status or self._renewal.ended(child):
             return
         if not self._announced:
             self._status = 1
@@ -134,17 +172,19 @@ class Supervisor:
             child.pause_s = 0.0
         child.pause_s = min(LONGEST_PAUSE_S, child.pause_s * 2 or FIRST_PAUSE_S)
         child.due_s = now + child.pause_s
+        if child.pause_s > FIRST_PAUSE_S:
+            child.deaf()  # the first time clients wait for the next one; one that dies again is out of the deal
         log.error("process_died", process=child.name, starts_again_in_s=child.pause_s)
 
-    def _until_due(self) -> float | None:
-        """Seconds until the next restart, None when nothing is due. A dead Valkey is tried five times a second."""
-        due = [child.due_s for child in self._children if not child.pid]
+    def _until_due(self) -> float:
+        """Seconds until something is due. A dead Valkey is tried five times a second."""
+        due = [child.due_s for child in self._lasting() if not child.pid]
         if self._valkey is not None and self._valkey.link is None:
             due.append(time.monotonic() + 0.2)
-        return max(0.0, min(due) - time.monotonic()) if due else None
+        return max(0.0, min([*due, self._look_s]) - time.monotonic()) if self._announced else LOOK_S
 
     def _start_due(self) -> None:
-        for child in self._children:
+        for child in self._lasting():
             if not child.pid and not self._signals and not self._status and child.due_s <= time.monotonic():
                 self._fork(child)
         if self._valkey is not None and self._valkey.link is None and not self._signals:
@@ -152,15 +192,18 @@ class Supervisor:
 
     def _fork(self, child: Child) -> None:
         """Fork with signals held back, so that none reaches the child while it still has the parent's handlers."""
-        child.ready_fd, ready_write = os.pipe()
+        child.link, theirs = socket.socketpair()
+        child.link.setblocking(False)
+        if child.listen is not None and (child.listening is None or child.listening.fileno() < 0):
+            child.listening = child.listen()
         flush()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         pid = os.fork()
         if pid == 0:
-            self._be(child, Lifeline(self._alive_read, ready_write), before)
-        os.close(ready_write)
-        child.pid, child.started_s = pid, time.monotonic()
-        self._selector.register(child.ready_fd, selectors.EVENT_READ, lambda: self._on_ready_byte(child))
+            self._be(child, Lifeline(self._alive_read, theirs, child.listening), before)
+        theirs.close()
+        child.pid, child.started_s, child.ready = pid, time.monotonic(), False
+        self._selector.register(child.link, selectors.EVENT_READ, lambda: self._on_words(child))
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _be(self, child: Child, line: Lifeline, mask: set[int | signal.Signals]) -> NoReturn:
@@ -171,10 +214,10 @@ class Supervisor:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             # Ctrl-C reaches the whole foreground group; the supervisor alone decides what it means.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+                signal.signal(number, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            self._close_in_child()
+            self._close_in_child(child)
             _title(child.name)
             child.body(line)
             status = 0
@@ -186,27 +229,33 @@ class Supervisor:
             flush()
             os._exit(status)
 
-    def _close_in_child(self) -> None:
+    def _close_in_child(self, own: Child) -> None:
         self._selector.close()
         self._woken.close()
         self._wake.close()
         os.close(self._alive_write)
-        for child in self._children:
-            if child.ready_fd >= 0:
-                os.close(child.ready_fd)
+        for child in [*self._all(), own]:
+            if child.link is not None:
+                child.link.close()
+            if child.listening is not own.listening:
+                child.deaf()
         if self._valkey is not None:
             self._valkey.unwatch()
         self._let_go()
 
-    def _on_ready_byte(self, child: Child) -> None:
-        child.ready = bool(os.read(child.ready_fd, 1))
-        self._forget_ready(child)
+    def _on_words(self, child: Child) -> None:
+        """What the child says; nothing more where it has ended."""
+        words = child.link.recv(256) if child.link is not None else b""
+        if not words:
+            self._unlink(child)
+        child.ready = child.ready or READY in words
+        child.behind -= len(words) - words.count(READY)
 
-    def _forget_ready(self, child: Child) -> None:
-        if child.ready_fd >= 0:
-            self._selector.unregister(child.ready_fd)
-            os.close(child.ready_fd)
-            child.ready_fd = -1
+    def _unlink(self, child: Child) -> None:
+        if child.link is not None:
+            self._selector.unregister(child.link)
+            child.link.close()
+            child.link = None
 
     def _watch_valkey(self) -> None:
         link = self._valkey.watch() if self._valkey is not None else None
@@ -244,6 +293,15 @@ class Supervisor:
         for child in children:
             if child.pid:
                 os.kill(child.pid, number)
+
+
+def _has_terminal() -> bool:
+    """Whether this process belongs to a terminal that is there: one that is closed sends SIGHUP, too."""
+    try:
+        os.close(os.open(_TERMINAL, os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _title(name: str) -> None:

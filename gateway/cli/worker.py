@@ -1,4 +1,4 @@
-"""One worker: the gateway behind uvicorn's server, on a listening socket of its own, from fork to exit.
+"""One worker: the gateway behind uvicorn's server, on the listening socket of its place, from fork to exit.
 
 Promises: ready is told once the gateway has started and the socket listens. At SIGTERM, or when the supervisor is gone,
 it stops accepting, lets answers end within the grace, cuts what is left so that it settles at what was seen, and
@@ -15,10 +15,10 @@ import uvicorn
 import uvloop
 
 from gateway.app import Gateway
-from gateway.cli.listening import Address, listener
-from gateway.cli.supervisor import Lifeline
+from gateway.cli.child import REFUSED, TAKEN, Lifeline
 from gateway.edge.http_protocol import HttpProtocol
 from gateway.settings.deployment import Deployment
+from gateway.settings.handout import Handout, unpack
 from gateway.settings.model import Listen, Settings
 from gateway.telemetry.log import log
 
@@ -31,21 +31,47 @@ FLUSH_S = 12.0
 FORCED_FLUSH_S = 1.0
 
 
-def serve_gateway(settings: Settings, deployment: Deployment, address: Address, line: Lifeline) -> None:
-    """A worker's whole life."""
+def serve_gateway(settings: Settings, version: int, deployment: Deployment, line: Lifeline) -> None:
+    """A worker's whole life. `settings` are the `version`-th reading of gateway.yaml."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve_gateway(settings, deployment, address, line))
+        runner.run(_serve_gateway(settings, version, deployment, line))
 
 
-async def _serve_gateway(settings: Settings, deployment: Deployment, address: Address, line: Lifeline) -> None:
-    gateway = Gateway(settings, deployment)
+async def _serve_gateway(settings: Settings, version: int, deployment: Deployment, line: Lifeline) -> None:
+    gateway = Gateway(settings, deployment, version)
     await gateway.start()
+    tellings: set[asyncio.Task[None]] = set()
+
+    def take(handout: Handout) -> None:
+        gateway.reload(handout.settings, handout.version)
+        if handout.touched and handout.teller == deployment.worker:
+            tellings.add(telling := asyncio.create_task(gateway.tell_touched(handout.touched)))
+            telling.add_done_callback(tellings.discard)
+
+    asyncio.get_running_loop().add_reader(line.link, _on_handout, line, take)
     server = Server(server_config(gateway, settings.listen), line)
-    await server.serve_until_stopped(listener(address, settings.listen.backlog))
+    if line.listening is None:
+        raise AssertionError("a worker is given a socket")
+    await server.serve_until_stopped(line.listening)
     try:
         await asyncio.wait_for(gateway.stop(), FORCED_FLUSH_S if server.forced.is_set() else FLUSH_S)
     except TimeoutError:
         log.warning("flush_left_for_later", worker=deployment.worker)
+
+
+def _on_handout(line: Lifeline, take: Callable[[Handout], None]) -> None:
+    """The supervisor hands settings down; where they can't be taken, which it looked for before, the old ones hold."""
+    packed = line.handed()
+    if packed is None:
+        asyncio.get_running_loop().remove_reader(line.link)
+        return
+    try:
+        take(unpack(packed))
+    except (ValueError, OSError) as error:  # msgspec's own are ValueErrors
+        log.error("settings_not_taken", error=str(error))
+        line.say(REFUSED)
+    else:
+        line.say(TAKEN)
 
 
 def server_config(app: Callable[..., object], listen: Listen) -> uvicorn.Config:
@@ -102,6 +128,13 @@ class Server(uvicorn.Server):
         """Listen, then tell the supervisor."""
         await super().startup(sockets)
         self._line.ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting; connections that were accepted by then are served as any other."""
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(0)
+        await super().shutdown(sockets)
 
     def _stop(self) -> None:
         if self.should_exit:

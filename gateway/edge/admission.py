@@ -30,7 +30,7 @@ ATTEMPTS = 8
 class Admission:
     """Asks the limiter on behalf of requests.
 
-    `plans` are the tiers by name, read anew at each request: for callers without a plan of their own.
+    `plans` are the tiers by name, for callers without a plan of their own; a reload puts others in their place.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Admission:
         self._limiter = limiter
         self._directory = directory
         self._hydration = hydration
-        self._plans = plans
+        self.plans = plans
         self._lease_ms = lease_ms
 
     async def admit(self, exchange: Exchange, caller: Caller, token: bytes, estimate: Usage) -> Admitted | Refused:
@@ -65,7 +65,7 @@ class Admission:
         decision: object = None
         begun_ms = 0
         for _ in range(ATTEMPTS):
-            plan: Plan | None = caller.plan or self._plans.get(caller.tier)
+            plan: Plan | None = caller.plan or self.plans.get(caller.tier)
             if plan is None:
                 raise Fault(UNKNOWN_TIER, f"account {caller.account_id} is on tier {caller.tier}, which is not defined")
             now_ms = max(begun_ms, self._now_ms())

@@ -23,15 +23,17 @@ from gateway.edge.http_service import service_of
 from gateway.telemetry.log import log
 
 SHUTDOWN_LINGER_S = 1.0
-"""Of `Patience.linger_s`, once the server stops."""
+"""Of `Patience.linger_s`, once the server stops; and how long a request may then still come over an idle connection,
+as its client could not know.
+"""
 
 
 class HttpConnection(asyncio.Protocol):
     """uvicorn makes it, calls `shutdown`, and counts it among `server_state.connections` until it is lost.
 
     `_exchange` is the request being answered, `_incoming` the one whose body still comes, `_queue` those that wait for
-    their turn, `_refusal` what is said after them all. `_last`: no further request is read; `_deaf`: what comes is
-    thrown away; `_junk`: the client may still be sending. `_early` came behind the
+    their turn, `_refusal` what is said after them all. `_closing`: the next request is the last; `_last`: no other is
+    read; `_deaf`: what comes is thrown away; `_junk`: the client may still be sending. `_early` came behind the
     handshake of a WebSocket.
     """
 
@@ -58,19 +60,24 @@ class HttpConnection(asyncio.Protocol):
         self._queue: deque[HttpExchange] = deque()
         self._refusal = self._early = b""
         self._head_begun = False
-        self._deaf = self._last = self._junk = self._over = self._paused = self._half_closed = False
+        self._deaf = self._last = self._junk = self._over = self._closing = self._paused = self._half_closed = False
 
     # -- from uvicorn
 
     def shutdown(self) -> None:
-        """Answer what is under way and close."""
-        self._last = True
+        """Answer what is under way and close; a client that wasn't told so may ask once more meanwhile."""
+        self._closing, self._service.keep_alive_s = True, SHUTDOWN_LINGER_S
+        if self._exchange is not None and self._exchange.begun and not self._queue:
+            return
         if self._exchange is not None:
+            self._last = True
             (self._queue[-1] if self._queue else self._exchange).keep = False
         elif self._deaf:
             self.deadline = min(self.deadline, self._clock.ahead + SHUTDOWN_LINGER_S)
-        else:
+        elif self._incoming is not None:
             self._end()
+        elif not self._head_begun:
+            self.deadline = min(self.deadline, self._clock.ahead + SHUTDOWN_LINGER_S)
 
     # -- asyncio.Protocol
 

@@ -95,6 +95,11 @@ class HttpProtocol(HttpConnection):
         elif first and self._between and self._exchange is not None and self._unknown < MAX_UNKNOWN:
             self._remember(self._exchange, data)
 
+    def shutdown(self) -> None:
+        """Called by uvicorn. A request that is still to come is read with care, for it is the last."""
+        super().shutdown()
+        self._known, self._unknown = None, MAX_UNKNOWN
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop, once."""
         super().connection_lost(exc)
@@ -133,6 +138,7 @@ class HttpProtocol(HttpConnection):
             return
         if self._over:
             raise Fault(TOO_MANY_CONNECTIONS)
+        keep = keep and not self._closing
         self._last = not keep
         scope["state"] = scope["state"].copy()
         exchange = self._incoming = HttpExchange(self, scope, announced, keep, expects)

@@ -38,12 +38,12 @@ from gateway.telemetry.record import RequestRecord
 from gateway.upstream.transport import Answer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Proxy:
     """Serves proxied requests as a bare ASGI app.
 
-    `unmatched` speaks where no route does; `body_bytes` bounds a body that is read whole; `finish` is told each
-    request's record at its end.
+    `snapshot` is read by each request once; a reload puts another in its place. `unmatched` speaks where no route does;
+    `body_bytes` bounds a body that is read whole; `finish` is told each request's record at its end.
     """
 
     snapshot: Snapshot

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Select, select
+from sqlalchemy import Select, func, select, union
 
 from gateway.domain.entitlements import Credential, Standing
 from gateway.domain.faults import NOT_FOUND, Fault
@@ -36,6 +36,16 @@ class StandingBook(Database):
         if not rows:
             raise Fault(NOT_FOUND, public=f"There is no account `{account_id}`.")
         return _standing(rows)
+
+    @whole
+    async def accounts_on(self, tiers: Sequence[str]) -> dict[str, int]:
+        """How many accounts are on each of these tiers, by their own tier or by a subscription of whatever status."""
+        own = select(accounts.c.tier, accounts.c.id)
+        bought = select(subscriptions.c.tier, subscriptions.c.account_id)
+        either = union(own, bought).subquery()
+        counted = select(either.c.tier, func.count()).where(either.c.tier.in_(tiers)).group_by(either.c.tier)
+        found = {str(row[0]): int(row[1]) for row in await self._rows(counted)}
+        return {tier: found.get(tier, 0) for tier in tiers}
 
     async def _rows(self, question: Select[Any]) -> list[tuple[Any, ...]]:
         async with self.reading() as connection:

@@ -364,6 +364,14 @@ class Subscriptions(Section, frozen=True, kw_only=True):
     ] = ""
 
 
+class Reload(Section, frozen=True, kw_only=True):
+    """How a change of this file reaches the running gateway."""
+
+    watch: Annotated[
+        bool, Meta(description="Take a change once the file has been still for a second; SIGHUP asks for it at once.")
+    ] = True
+
+
 class Settings(Section, frozen=True, kw_only=True):
     """gateway.yaml: who may use which upstream, and how much."""
 
@@ -385,3 +393,4 @@ class Settings(Section, frozen=True, kw_only=True):
     default_tier: Annotated[str, Meta(description="The tier of an account made without one.")]
     subscriptions: Subscriptions = field(default_factory=Subscriptions)
     stripe: Stripe = field(default_factory=Stripe)
+    reload: Reload = field(default_factory=Reload)

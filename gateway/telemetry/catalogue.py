@@ -15,6 +15,7 @@ class Merge(Enum):
 
     SUM = "sum"
     LARGEST = "largest"
+    SMALLEST = "smallest"
     FARTHEST = "farthest from zero"
 
 
@@ -86,6 +87,7 @@ ADMIN_REFUSED = Counter("tollway_admin_refused_total", "Requests to the admin AP
 STRIPE_EVENTS = Counter("tollway_stripe_events_total", "Webhooks of Stripe, by how each ended.", ("result",))
 STRIPE_DRIFT = Counter("tollway_stripe_drift_total", "Subscriptions that were not as Stripe has them.")
 LOG_LINES_DROPPED = Counter("tollway_log_lines_dropped_total", "Log lines lost to a slow or lost reader.")
+RELOADS = Counter("tollway_settings_reloads_total", "Changes of gateway.yaml, applied or refused.", ("outcome",))
 
 DURATION = Histogram("tollway_request_duration_seconds", "From a request's head to its end.", _SECONDS, ("route",))
 ADMISSION = Histogram(
@@ -111,6 +113,17 @@ STRIPE_OPEN = Gauge(
 )
 BREAKER_OPEN = Gauge("tollway_limiter_breaker_open", "Workers that take the limiter for silent.")
 TARGETS_UNFIT = Gauge("tollway_upstream_targets_unfit", "Targets that are left alone, counted by each worker.")
+SETTINGS_VERSION = Gauge(
+    "tollway_settings_version", "Reading of gateway.yaml that every worker has, from 1.", Merge.SMALLEST
+)
+SETTINGS_NEWEST = Gauge(
+    "tollway_settings_version_newest", "Reading of gateway.yaml that was applied last, from 1.", Merge.LARGEST
+)
+SETTINGS_REFUSED = Gauge(
+    "tollway_settings_refused",
+    "1 while gateway.yaml was refused and an earlier reading is in force.",
+    Merge.LARGEST,
+)
 CLOCK_OFFSET = Gauge("tollway_clock_offset_seconds", "The limiter's clock minus the gateway's.", Merge.FARTHEST)
 
 COUNTERS = (
@@ -130,6 +143,7 @@ COUNTERS = (
     STRIPE_EVENTS,
     STRIPE_DRIFT,
     LOG_LINES_DROPPED,
+    RELOADS,
 )
 HISTOGRAMS = (DURATION, ADMISSION, FIRST_BYTE)
 GAUGES = (
@@ -145,5 +159,8 @@ GAUGES = (
     STRIPE_OPEN,
     BREAKER_OPEN,
     TARGETS_UNFIT,
+    SETTINGS_VERSION,
+    SETTINGS_NEWEST,
+    SETTINGS_REFUSED,
     CLOCK_OFFSET,
 )

@@ -88,5 +88,7 @@ def _merged(merge: Merge, values: list[float]) -> float:
             return sum(values)
         case Merge.LARGEST:
             return max(values)
+        case Merge.SMALLEST:
+            return min(values)
         case Merge.FARTHEST:
             return max(values, key=abs)

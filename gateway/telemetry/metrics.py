@@ -88,7 +88,8 @@ class Metrics:
             histograms={
                 name: {key: slot.copy() for key, slot in slots.items()} for name, slots in self._histograms.items()
             },
-            gauges={name: read() for name, read in self._watched_gauges.items()},
+            # Whoever decodes the file takes a bool for no number, and the whole file for damaged.
+            gauges={name: float(read()) for name, read in self._watched_gauges.items()},
         )
 
     def write_snapshot(self, path: Path) -> None:

@@ -212,7 +212,7 @@ async def test_a_health_check_takes_a_target_out_and_brings_it_back(tmp_path: Pa
     check = "    health: {{ path: /well, interval_s: 0.05 }}"
     breaker = "failures: 1, first_pause_s: 60"
     async with pool(tmp_path, valkey, script, always(FINE), more=check, breaker=breaker) as here:
-        (upstream,) = here.here.gateway._upstreams.values()
+        (upstream,) = here.here.gateway._routing._upstreams.values()
         health = upstream.members[0].health
 
         async def is_out() -> bool:
@@ -234,7 +234,7 @@ async def test_a_health_check_takes_a_target_out_and_brings_it_back(tmp_path: Pa
 async def test_a_caller_who_leaves_frees_the_target(tmp_path: Path, valkey: ValkeyServer) -> None:
     """F5: a load that leaked with every caller who leaves would starve the target for good."""
     async with pool(tmp_path, valkey, cutting_never, always(FINE), wait_s=10) as here:
-        (upstream,) = here.here.gateway._upstreams.values()
+        (upstream,) = here.here.gateway._routing._upstreams.values()
         waiting = [asyncio.create_task(here.ask()) for _ in range(4)]
 
         async def one_waits() -> bool:

@@ -144,7 +144,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "data/valkey/valkey.pid").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_everything_with_status_0(serving: Serving, number: signal.Signals) -> None:
     """An orchestrator sees a clean stop, soon, and no process is left behind."""
     started = time.monotonic()

@@ -103,7 +103,8 @@ def test_nothing_that_names_an_account_is_a_label() -> None:
     """F8: metrics are read by many; accounts, keys and requests are for the log and the ledger."""
     labels = {label for family in (*catalogue.COUNTERS, *catalogue.HISTOGRAMS) for label in family.labels}
 
-    assert labels == {"route", "status", "outcome", "tier", "limit", "model", "kind", "counted_by"}
+    told = {"route", "status", "outcome", "tier", "limit", "model", "kind", "counted_by"}
+    assert labels == told | {"upstream", "target", "end", "result"}
 
 
 @pytest.mark.parametrize(
@@ -145,6 +146,8 @@ def test_a_scrape_sums_all_workers(tmp_path: Path) -> None:
         metrics.watch(catalogue.USAGE_BACKLOG, partial(float, backlog))
         metrics.watch(catalogue.CLOCK_OFFSET, partial(float, offset))
         metrics.watch(catalogue.REQUESTS_RUNNING, lambda: 2)
+        metrics.watch(catalogue.BREAKER_OPEN, lambda: True)
+        metrics.watch(catalogue.SETTINGS_VERSION, partial(float, backlog))
         metrics.observe(OK)
         metrics.write_snapshot(worker_file(tmp_path, metrics.worker))
     own.observe(OK)
@@ -155,6 +158,8 @@ def test_a_scrape_sums_all_workers(tmp_path: Path) -> None:
     assert _value(got, "tollway_requests_running") == 4
     assert _value(got, "tollway_usage_backlog_events") == 7
     assert _value(got, "tollway_clock_offset_seconds") == -0.3
+    assert _value(got, "tollway_limiter_breaker_open") == 2
+    assert _value(got, "tollway_settings_version") == 6
 
 
 def test_a_successor_goes_on_where_its_worker_ended(tmp_path: Path) -> None:

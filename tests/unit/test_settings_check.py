@@ -52,6 +52,27 @@ def test_what_is_unlimited_is_said_plainly(tmp_path: Path, capsys: pytest.Captur
     assert "  local: 5 tokens/day (wait), windows in Asia/Tokyo" in out
 
 
+def test_a_difference_is_shown_by_when_it_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guarantee: before a plan is changed an operator reads what would change, and whether it needs a restart."""
+    new = tmp_path / "new.yaml"
+    text = SHIPPED.read_text(encoding="utf-8")
+    for old, other in (("concurrency: 20\n", "concurrency: 30\n"), ("level: info", "level: debug")):
+        assert old in text
+        text = text.replace(old, other)
+    new.write_text(text, encoding="utf-8")
+
+    assert run(str(new), "--diff", str(SHIPPED)) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{new}: fine",
+        "at a reload:",
+        "  ~ tiers.premium.concurrency: 20 -> 30",
+        "needs a restart:",
+        "  ~ log.level: info -> debug",
+    ]
+    assert run(str(new), "--diff", str(new)) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == ["nothing differs"]
+
+
 def test_a_broken_file_fails_with_every_mistake(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

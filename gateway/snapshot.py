@@ -5,7 +5,7 @@ out once per window, not per request.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from operator import itemgetter
 from urllib.parse import unquote_to_bytes
@@ -13,15 +13,17 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from gateway.dialects.dialect import Dialect, LimitFields
+from gateway.domain.accounts import ApiKey
 from gateway.domain.decisions import Line
 from gateway.domain.entitlements import Entitled, Entitlements, Standing, entitlements
 from gateway.domain.faults import INVALID_PATH, METHOD_NOT_ALLOWED, UNKNOWN_ROUTE, Fault
 from gateway.domain.gates import Gate
-from gateway.domain.limits import Tier, Unit
+from gateway.domain.key_terms import bound_by
+from gateway.domain.limits import Tier, Unit, Window
 from gateway.domain.models import ANY_MODEL, UNCAPPED, ModelRules
 from gateway.domain.subscriptions import DEFAULT_RULES, Rules
 from gateway.domain.usage import UNITS, Usage, amounts
-from gateway.domain.windows import span
+from gateway.domain.windows import FOREVER_S, span
 from gateway.upstream.choice import Choice
 from gateway.upstream.target import Target
 
@@ -63,8 +65,12 @@ class Frame:
             counter, first_s, after_s = span(tier, limit, now_s)
             lines.append(Line(counter, first_s, after_s, limit.maximum, 0, limit.remedy))
             self.start_s, self.end_s = max(self.start_s, first_s), min(self.end_s, after_s)
-        self.lines = tuple(lines)
         self._named = tuple((limit.name, line) for limit, line in zip(tier.limits, lines, strict=True))
+        if tier.slots is not None:
+            name, maximum = tier.slots
+            lines.append(Line(name, 0, FOREVER_S, maximum, 0))
+            self._named += ((name, lines[-1]),)
+        self.lines = tuple(lines)
         self._maxima = tuple(line.maximum for line in lines)
         policy = ", ".join(f'"{name}";q={line.maximum};w={line.end_s - line.start_s}' for name, line in self._named)
         self._policy = (b"ratelimit-policy", policy.encode())
@@ -138,11 +144,19 @@ class Plan:
         self.concurrency = -1 if tier.concurrency is None else tier.concurrency
         self.bandwidth_byte_s = tier.bandwidth_bit_s / 8
         self._frame = Frame(tier, 0)
-        self._pick = _picking([UNITS.index(unit) for unit in self.units])
+        places = [UNITS.index(unit) for unit in self.units]
+        pick = _picking(places)
+        # A slot is held as long as the request runs: one for one request, and then nothing of it is charged.
+        self._pick = pick if tier.slots is None else _picking([*places, UNITS.index(Unit.REQUESTS)])
+        self._pick_charged = pick if tier.slots is None else lambda row: (*pick(row), 0)
 
     def amounts(self, requests: int, usage: Usage) -> tuple[int, ...]:
-        """What a request that used this counts against each limit, in the tier's order."""
+        """What a request that runs holds of each line of the frame, should it use this."""
         return self._pick(amounts(requests, usage))
+
+    def charged(self, requests: int, usage: Usage) -> tuple[int, ...]:
+        """What a request that has ended and used this counts against each line of the frame."""
+        return self._pick_charged(amounts(requests, usage))
 
     def frame(self, now_s: int) -> Frame:
         """The windows that hold `now_s` (Unix seconds, the limiter's clock)."""
@@ -182,9 +196,11 @@ class Snapshot:
         """What an account may do at a Unix second."""
         return entitlements(standing, now_s, self.tiers, self._rules)
 
-    def entitle(self, standing: Standing, now_s: int) -> Entitled:
-        """The same as requests need it: a plan only for who has more or less than the tier."""
+    def entitle(self, standing: Standing, now_s: int, key: ApiKey) -> Entitled:
+        """The same as requests by a key need it: a plan only for who has more or less than the tier."""
         found = self.entitlements(standing, now_s)
+        if key.terms.is_limited:
+            return _entitled_key(found, key)
         plan = None if found.is_plain or found.tier is None else Plan(found.tier)
         return Entitled(found.effective.tier, plan, found.until_s)
 
@@ -239,6 +255,16 @@ class Snapshot:
             if path.startswith(pattern[:-1]) if pattern.endswith(b"*") else path == pattern:
                 return route
         return None
+
+
+def _entitled_key(found: Entitlements, key: ApiKey) -> Entitled:
+    """For a key with limits of its own."""
+    if found.tier is None:
+        return Entitled(found.effective.tier, None, found.until_s)
+    tier, subscription = bound_by(found.tier, key.terms, key.counter), found.effective.subscription
+    if subscription is not None and any(limit.window is Window.PERIOD for limit in tier.limits):
+        tier = replace(tier, period=subscription.period)
+    return Entitled(found.effective.tier, Plan(tier), found.until_s)
 
 
 _SPELLING = "The path is another spelling of one that this gateway meters. Write it plainly: no escapes, no capitals."

@@ -5,6 +5,7 @@ A key's text is printed once, when it is made; the ledger keeps a digest of it.
 
 import argparse
 import asyncio
+import re
 import sys
 import time
 from datetime import UTC, datetime
@@ -32,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     create.add_argument(
         "--model", action="append", default=[], metavar="GLOB", help="only models like gpt-4o*; again for more"
     )
+    create.add_argument("--limit", action="append", default=[], metavar="NAME=MAXIMUM", help="like tokens/day=5000")
+    create.add_argument("--concurrency", type=int, metavar="N", help="its own running requests at most")
     rotate = add_verb(verbs, "rotate", "make a key that takes another's place, and print it, once")
     rotate.add_argument("key", metavar="KEY", help="the old one's id, or the key itself")
     rotate.add_argument(
@@ -92,11 +95,19 @@ async def _rotate(connections: Connections, args: argparse.Namespace) -> None:
 
 def _terms(args: argparse.Namespace) -> KeyTerms:
     """What the options say that the key may do. Raises BadInput."""
-    terms = KeyTerms(tuple(args.route), tuple(args.model))
+    limits = dict(_limit(text) for text in args.limit)
+    terms = KeyTerms(tuple(args.route), tuple(args.model), limits, args.concurrency)
     wrong = unfit_key_terms(terms)
     if wrong:
         raise BadInput(" ".join(wrong))
     return terms
+
+
+def _limit(text: str) -> tuple[str, int]:
+    name, _, maximum = text.partition("=")
+    if not re.fullmatch(r"[0-9]{1,16}", maximum):
+        raise BadInput(f"{text!r} is no limit: write its name and a whole number, like tokens/day=5000")
+    return name, int(maximum)
 
 
 def _listed(keys: list[ApiKey]) -> str:
@@ -110,7 +121,10 @@ def _listed(keys: list[ApiKey]) -> str:
 def _for(key: ApiKey) -> str:
     """What the key may do."""
     terms = key.terms
-    return ", ".join((*terms.routes, *terms.models)) or "all"
+    limits = [f"{name}={maximum}" for name, maximum in terms.limits.items()]
+    if terms.concurrency is not None:
+        limits.append(f"concurrency={terms.concurrency}")
+    return ", ".join((*terms.routes, *terms.models, *limits)) or "all"
 
 
 def _state(key: ApiKey) -> str:

@@ -1,15 +1,17 @@
 """A refusal in plain words, the same in every dialect: which limit, how much of it, and what helps. Pure."""
 
 from gateway.domain.decisions import Refused
-from gateway.domain.limits import Remedy
+from gateway.domain.limits import OWNER, Remedy
 
 
 def describe(refused: Refused) -> str:
     """One or two sentences for the caller; `wait` and `pay` never read alike."""
-    if refused.limit == "concurrency":
-        what = f"Too many requests under way at once: the limit is {refused.maximum:,}."
+    limit, _, owner = refused.limit.partition(OWNER)
+    whose = " of this API key" if owner else ""
+    if limit == "concurrency":
+        what = f"Too many requests{whose} under way at once: the limit is {refused.maximum:,}."
     else:
-        name = refused.limit.replace("_", " ").replace("/", " per ")
+        name = limit.replace("_", " ").replace("/", " per ") + whose
         what = f"Limit of {refused.maximum:,} {name}: {refused.left:,} left, this request needs {refused.needed:,}."
     if refused.remedy is Remedy.PAY:
         return f"{what} Waiting does not help before the period ends; a larger plan does."

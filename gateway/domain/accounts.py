@@ -40,6 +40,11 @@ class ApiKey(msgspec.Struct, frozen=True, gc=False):
     revoked_ms: int | None = None
     terms: KeyTerms = ANYTHING
 
+    @property
+    def counter(self) -> str:
+        """What the key's own limits count under."""
+        return self.terms.counter or self.id
+
 
 class Caller(msgspec.Struct, frozen=True, gc=False):
     """A request's caller once its key is checked; `version` is that of the account as it was read.

@@ -7,7 +7,7 @@ from enum import IntEnum
 
 import msgspec
 
-from gateway.domain.limits import SINCE, Remedy
+from gateway.domain.limits import SINCE, SLOTS, Remedy
 from gateway.domain.usage import UsageEvent
 
 
@@ -157,7 +157,13 @@ def judge(asked: Reservation, now_ms: int, used: tuple[int, ...], running: int) 
             worst, seen = line, count
     if worst is not None:
         hopeless = worst.amount > worst.maximum
-        retry_after_s = None if hopeless else max(1, -(-(worst.end_s * 1000 - now_ms) // 1000))
+        retry_after_s = (
+            None
+            if hopeless
+            else 1
+            if worst.name.startswith(SLOTS)
+            else max(1, -(-(worst.end_s * 1000 - now_ms) // 1000))
+        )
         limit, left = worst.name.partition(SINCE)[0], max(0, worst.maximum - seen)
         # By position, in the order of the class: by name it takes three times as long, in every refusal of a storm.
         return Refused(now_ms, used, running, limit, worst.maximum, worst.amount, retry_after_s, worst.remedy, left)
@@ -176,4 +182,4 @@ def judge(asked: Reservation, now_ms: int, used: tuple[int, ...], running: int) 
 
 
 def _wait_rank(line: Line) -> tuple[bool, int]:
-    return line.amount > line.maximum, line.end_s
+    return line.amount > line.maximum, 0 if line.name.startswith(SLOTS) else line.end_s

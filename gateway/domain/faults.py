@@ -43,6 +43,9 @@ MODEL_NOT_IN_KEY = FaultKind(403, "model_not_in_key", "permission_error", "The A
 TOO_MANY_GUESSES = FaultKind(
     429, "too_many_guesses", _AUTH, "Too many wrong credentials came from this address. Wait before the next."
 )
+TOO_MANY_KEYS = FaultKind(
+    409, "too_many_keys", _REQUEST, "The account has as many keys with limits of their own as it can have. Revoke one."
+)
 UNKNOWN_SUBJECT = FaultKind(403, "unknown_subject", "permission_error", "There is no account for this token.")
 ISSUER_UNAVAILABLE = FaultKind(503, "issuer_unavailable", _SERVER, "Tokens cannot be checked now. Try again soon.")
 SUSPENDED_ACCOUNT = FaultKind(403, "account_suspended", "permission_error", "The account is suspended.")

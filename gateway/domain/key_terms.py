@@ -1,10 +1,11 @@
 """What one API key may do, within what its account may: routes, models, and limits of its own. Pure values."""
 
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import msgspec
 
-from gateway.domain.limits import MAXIMUM
+from gateway.domain.limits import MAXIMUM, SLOTS, Limit, Remedy, Tier
 from gateway.domain.terms import limit_named
 
 MOST_LIMITS = 8
@@ -46,6 +47,18 @@ class KeyTerms(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 ANYTHING = KeyTerms()
+
+
+def limits_of(terms: KeyTerms, counter: str) -> tuple[Limit, ...]:
+    """The key's own limits, under its counter. Nothing that is paid helps against them, so each says to wait."""
+    named = [(limit_named(name), maximum) for name, maximum in terms.limits.items()]
+    return tuple(Limit(*one, maximum, Remedy.WAIT, counter) for one, maximum in named if one is not None)
+
+
+def bound_by(tier: Tier, terms: KeyTerms, counter: str) -> Tier:
+    """The tier with the key's own limits beside the account's."""
+    slots = None if terms.concurrency is None else (SLOTS + counter, terms.concurrency)
+    return replace(tier, limits=tier.limits + limits_of(terms, counter), slots=slots)
 
 
 def unfit_key_terms(terms: KeyTerms) -> list[str]:

@@ -20,6 +20,13 @@ SINCE = "@"
 """In a counter's name, between the limit's name and the start of its window; see `windows.span`."""
 
 
+OWNER = "#"
+"""In a limit's name, between the limit and the API keys that it binds alone: `tokens/day#abc`."""
+
+SLOTS = f"concurrency{OWNER}"
+"""What the line begins with that counts the requests of such keys under way. It is held, and charged for nothing."""
+
+
 class Unit(StrEnum):
     """What is counted. Reasoning tokens are output; cached input is input."""
 
@@ -78,18 +85,21 @@ class WhenUnavailable(StrEnum):
 class Limit:
     """At most `maximum` of `unit` in each `window`.
 
-    `maximum` runs from 0 (nothing allowed) to `MAXIMUM`.
+    `maximum` runs from 0 (nothing allowed) to `MAXIMUM`. `owner` is the counter of the API keys that it binds alone;
+    empty for a limit of the account.
     """
 
     unit: Unit
     window: Window
     maximum: int
     remedy: Remedy = Remedy.WAIT
+    owner: str = ""
 
     @property
     def name(self) -> str:
         """The limit's name within its tier, as it stands in headers, counters and logs."""
-        return f"{self.unit}/{self.window}"
+        name = f"{self.unit}/{self.window}"
+        return f"{name}{OWNER}{self.owner}" if self.owner else name
 
 
 UTC = ZoneInfo("UTC")
@@ -112,6 +122,8 @@ class Tier:
     numbers: Mapping[str, float] = field(default_factory=dict)
     features: Mapping[str, bool] = field(default_factory=dict)
     period: Period | None = None
+    slots: tuple[str, int] | None = None
+    """Of the one API key that this tier was made out for: the counter of its running requests, and their maximum."""
     on_exhausted: OnExhausted = OnExhausted.FINISH
     on_disconnect: OnDisconnect = OnDisconnect.CANCEL
     when_unavailable: WhenUnavailable = WhenUnavailable.DENY

@@ -6,11 +6,14 @@ among all of them. Fails with Fault(LIMITER_UNAVAILABLE or LEDGER_UNAVAILABLE).
 """
 
 import asyncio
+import time
 
 from gateway.domain.decisions import Counter, Line
 from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
-from gateway.domain.limits import Unit
+from gateway.domain.key_terms import limits_of
+from gateway.domain.limits import SLOTS, Tier, Unit
 from gateway.domain.usage import Usage, amount
+from gateway.domain.windows import span
 from gateway.ledger.ledger import Ledger
 from gateway.quota.limiter import Limiter
 from gateway.snapshot import Frame, Plan
@@ -56,9 +59,11 @@ class Hydration:
         while loop.time() < deadline_s:
             mark = await self._limiter.flushed_mark(account_id, PATIENCE_S)
             counters = [
-                Counter(line.name, line.start_s, await self._used(account_id, unit, line))
-                for unit, line in zip(plan.units, frame.lines, strict=True)
+                Counter(line.name, line.start_s, await self._used(account_id, limit.unit, line))
+                for limit, line in zip(plan.tier.limits, frame.lines, strict=False)
+                if not limit.owner
             ]
+            counters += await self._of_keys(account_id, plan.tier)
             account = await self._ledger.account(account_id)
             # Whoever asks may not know yet of a change that the limiter was told of before it lost its state.
             newest = max(version, account.version)
@@ -66,6 +71,29 @@ class Hydration:
                 return
         raise Fault(LIMITER_UNAVAILABLE, f"account {account_id} can't be hydrated: its usage keeps moving")
 
-    async def _used(self, account_id: str, unit: Unit, line: Line) -> int:
-        totals = await self._ledger.totals(account_id, line.start_s, line.end_s)
+    async def _of_keys(self, account_id: str, tier: Tier) -> list[Counter]:
+        """The counters of every key's own limits: a state that lacked some would be dropped by those keys in turn."""
+        keys = await self._ledger.limited_keys(account_id)
+        now_s = time.time_ns() // 1_000_000_000 + self._limiter.clock_offset_ms // 1000
+        counters: dict[str, Counter] = {}
+        for key in keys:
+            if key.revoked_ms is not None or (key.expires_ms or now_s * 1000 + 1) <= now_s * 1000:
+                continue
+            siblings = tuple(one.id for one in keys if one.counter == key.counter)
+            for limit in limits_of(key.terms, key.counter):
+                name, start_s, end_s = span(tier, limit, now_s)
+                if name not in counters:
+                    line = Line(name, start_s, end_s, limit.maximum, 0)
+                    used = await self._used(account_id, limit.unit, line, siblings)
+                    counters[name] = Counter(name, start_s, used)
+            if key.terms.concurrency is not None:
+                counters[SLOTS + key.counter] = Counter(SLOTS + key.counter, 0, 0)
+        return list(counters.values())
+
+    async def _used(self, account_id: str, unit: Unit, line: Line, key_ids: tuple[str, ...] = ()) -> int:
+        ledger = self._ledger
+        if key_ids:
+            totals = await ledger.totals_of_keys(account_id, key_ids, line.start_s, line.end_s)
+        else:
+            totals = await ledger.totals(account_id, line.start_s, line.end_s)
         return amount(unit, totals.requests, Usage(totals.input_tokens, totals.output_tokens))

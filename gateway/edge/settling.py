@@ -42,7 +42,7 @@ class Settling:
         record.cached_tokens, record.reasoning_tokens = usage.cached_tokens, usage.reasoning_tokens
         if counted_by is CountedBy.UPSTREAM and exchange.ask is not None:
             self._ratios.learn(record.model, exchange.ask.prompt_bytes, told_tokens)
-        amounts = plan.amounts(requests, usage)
+        amounts = plan.charged(requests, usage)
         # One pass, without a call per limit: this runs once a request, and each of its steps counts.
         settled, used = [], []
         for count, line, amount in zip(exchange.used, asked.lines, amounts, strict=True):
@@ -69,7 +69,7 @@ class Settling:
             usage_event(exchange, each, CountedBy.UPSTREAM, outcome, 1, now_ms) for each in (before, usage)
         ]
         event = correction(charged, true)
-        more = zip(asked.lines, plan.amounts(1, before), plan.amounts(1, usage), strict=True)
+        more = zip(asked.lines, plan.charged(1, before), plan.charged(1, usage), strict=True)
         lines = tuple([(line.name, line.start_s, after - already) for line, already, after in more])
         self._limiter.settle(
             Settlement(event.request_id, asked.account_id, lines, _pack(event), False, exchange.admitted_ms)

@@ -51,11 +51,11 @@ class Credentials(Protocol):
         ...
 
 
-Entitle = Callable[[Standing, int], Entitled]
-"""What an account may do at a Unix second."""
+Entitle = Callable[[Standing, int, ApiKey], Entitled]
+"""What an account may do at a Unix second, by one of its keys."""
 
 
-def own_tier(standing: Standing, _now_s: int) -> Entitled:
+def own_tier(standing: Standing, _now_s: int, _key: ApiKey) -> Entitled:
     """The account's own tier, whatever it has bought."""
     return Entitled(standing.account.tier)
 
@@ -237,9 +237,8 @@ class Directory:
     def _entitle_anew(self, entry: _Known) -> None:
         """Work out what the account may do now, and until when that holds."""
         now_s, wall_s, found = self._clock(), self._wall_clock(), entry.found
-        entitled = self._entitle(found.standing, int(wall_s))
-        account = found.standing.account
-        terms = found.key.terms
+        account, terms = found.standing.account, found.key.terms
+        entitled = self._entitle(found.standing, int(wall_s), found.key)
         scope = terms if terms.is_scoped else None
         entry.caller = Caller(account.id, found.key.id, entitled.tier, account.version, entitled.plan, scope)
         until_s = _NEVER if entitled.until_s is None else now_s + entitled.until_s - wall_s

@@ -13,12 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.domain.accounts import ApiKey
 from gateway.domain.audit import SYSTEM, Actor
-from gateway.domain.faults import ALREADY_EXISTS, EXPIRED_KEY, NOT_FOUND, REVOKED_KEY, Fault
+from gateway.domain.faults import ALREADY_EXISTS, EXPIRED_KEY, NOT_FOUND, REVOKED_KEY, TOO_MANY_KEYS, Fault
 from gateway.domain.key_terms import ANYTHING, KeyTerms
 from gateway.ledger.accounts import raise_version, read_account
 from gateway.ledger.audit import write_audit
 from gateway.ledger.database import Database, whole
 from gateway.ledger.tables import api_keys
+
+MOST_LIMITED = 100
+"""Living keys of one account with limits of their own: rebuilding the account's counters reads each."""
 
 
 class KeyBook(Database):
@@ -26,9 +29,11 @@ class KeyBook(Database):
 
     @whole
     async def create_key(self, key: ApiKey, by: Actor = SYSTEM) -> None:
-        """Write a new key down. Raises Fault(NOT_FOUND) without its account, Fault(ALREADY_EXISTS) for a used id."""
+        """Write a new key down. Raises Fault: NOT_FOUND (its account), ALREADY_EXISTS (its id), TOO_MANY_KEYS."""
         async with self.writing() as connection:
             await raise_version(connection, key.account_id, key.created_ms)
+            if key.terms.is_limited and len(await _limited(connection, key.account_id, key.created_ms)) >= MOST_LIMITED:
+                raise Fault(TOO_MANY_KEYS)
             await _insert(connection, key, by, key.created_ms)
 
     @whole
@@ -39,6 +44,14 @@ class KeyBook(Database):
             await read_account(connection, account_id)
             found = await connection.execute(keys.order_by(api_keys.c.created_ms, api_keys.c.id))
             return [as_key(row) for row in found]
+
+    @whole
+    async def limited_keys(self, account_id: str) -> list[ApiKey]:
+        """The keys that have limits of their own, and those whose counters they share, whatever became of them."""
+        keys = select(api_keys).where(api_keys.c.account_id == account_id, api_keys.c.terms.is_not(None))
+        async with self.reading() as connection:
+            found = [as_key(row) for row in await connection.execute(keys)]
+        return [key for key in found if key.terms.is_limited]
 
     @whole
     async def rotate_key(
@@ -89,6 +102,14 @@ class KeyBook(Database):
                 return key
             await raise_version(connection, key.account_id, now_ms)
             return await _set(connection, key, by, now_ms, expires_ms=expires_ms)
+
+
+async def _limited(connection: AsyncConnection, account_id: str, now_ms: int) -> list[ApiKey]:
+    """The account's living keys with limits of their own."""
+    keys = select(api_keys).where(api_keys.c.account_id == account_id, api_keys.c.terms.is_not(None))
+    found = [as_key(row) for row in await connection.execute(keys)]
+    living = [key for key in found if key.revoked_ms is None and (key.expires_ms is None or key.expires_ms > now_ms)]
+    return [key for key in living if key.terms.is_limited]
 
 
 def as_key(row: Sequence[Any]) -> ApiKey:

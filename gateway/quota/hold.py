@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from gateway.domain.decisions import Extension, Renewal, Reservation, Settlement
-from gateway.domain.limits import Unit
+from gateway.domain.limits import SLOTS, Unit
 from gateway.domain.usage import Usage, UsageEvent, amount, correction
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -76,7 +76,11 @@ def charges(lines: Iterable[Charge], about: UsageEvent | None) -> list[Charge]:
     if about is None:
         return list(lines)
     usage = Usage(about.input_tokens, about.output_tokens)
-    return [(name, start_s, amount(Unit(name.partition("/")[0]), about.requests, usage)) for name, start_s, _ in lines]
+    return [(name, start_s, _charge(name, about.requests, usage)) for name, start_s, _ in lines]
+
+
+def _charge(name: str, requests: int, usage: Usage) -> int:
+    return 0 if name.startswith(SLOTS) else amount(Unit(name.partition("/")[0]), requests, usage)
 
 
 def differences(

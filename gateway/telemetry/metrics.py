@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from pathlib import Path
 
+from gateway.domain.limits import OWNER
 from gateway.telemetry import catalogue, log, snapshot
 from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.snapshot import Key, Snapshot
@@ -64,7 +65,7 @@ class Metrics:
         record.outcome = record.outcome or ("refused" if record.limit else "fault" if record.fault else "ok")
         _add(self._requests, (record.route, record.status, record.outcome), 1)
         if record.limit:
-            _add(self._refusals, (record.tier, record.limit), 1)
+            _add(self._refusals, (record.tier, _limit_label(record.limit)), 1)
         if record.counted_by:
             self._observe_tokens(record)
         start_s = record.started_s
@@ -172,6 +173,12 @@ class Telemetry:
             tell = self._tell_fault if record.status >= 500 else self._tell
             if tell is not None:
                 tell(record, int(1000 * (offset_s + (record.ended_s or clock_s))))
+
+
+def _limit_label(limit: str) -> str:
+    """A key's own limit without the key, as keys are no labels."""
+    name, owner, _ = limit.partition(OWNER)
+    return f"{name}{owner}key" if owner else name
 
 
 def _nothing() -> None:

@@ -320,7 +320,7 @@ async def test_what_changes_by_the_clock_needs_no_ledger(ledger: CountedLedger, 
     """  # noqa: D205
     asked: list[int] = []
 
-    def entitle(standing: Standing, now_s: int) -> Entitled:
+    def entitle(standing: Standing, now_s: int, _: ApiKey) -> Entitled:
         asked.append(now_s)
         over_s = int(NOW_S) + 5
         return Entitled("pro", "own plan", over_s) if now_s < over_s else Entitled(standing.account.tier)
@@ -349,7 +349,7 @@ async def test_a_silent_ledger_does_not_outlive_a_subscription(
 ) -> None:
     """D3: while the database restarts, what was bought still ends at its second."""
 
-    def entitle(standing: Standing, now_s: int) -> Entitled:
+    def entitle(standing: Standing, now_s: int, _: ApiKey) -> Entitled:
         over_s = int(NOW_S) + 100
         return Entitled("pro", None, over_s) if now_s < over_s else Entitled(standing.account.tier)
 

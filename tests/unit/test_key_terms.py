@@ -3,14 +3,17 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gateway.domain.accounts import ApiKey
 from gateway.domain.faults import Fault
 from gateway.domain.key_terms import ANYTHING, KeyTerms, unfit_key_terms
+from gateway.domain.usage import CountedBy, Outcome, UsageEvent
 from gateway.identity.directory import Directory
 from gateway.identity.keys import new_key
 from gateway.ledger.ledger import Ledger
+from gateway.quota.hold import charges
 from tests.support.ledgers import url_of
 
 DIGEST_KEY = b"k" * 32
@@ -105,6 +108,15 @@ async def test_a_dead_key_is_not_rotated(ledger: Ledger) -> None:
             await ledger.rotate_key(key_id, ("new", b"d"), overlap_ms=0, now_ms=NOW_MS)
         assert raised.value.kind.code == expected
     assert len(await ledger.list_keys("acme")) == 2
+
+
+def test_a_dead_request_frees_its_keys_slot() -> None:
+    """What a killed worker held of a key's concurrency is charged for nothing; else the key would be shut for good."""
+    lines = [("tokens/day#k", 0, 500), ("concurrency#k", 0, 1)]
+    values = [*[""] * 8, 1, 1, 0, Outcome.REAPED, CountedBy.ESTIMATE, False, 1, 7, 2, 0, 0, 0, 0, 0]
+    about = msgspec.convert(values, UsageEvent)
+
+    assert charges(lines, about) == [("tokens/day#k", 0, 9), ("concurrency#k", 0, 0)]
 
 
 @pytest.mark.parametrize(

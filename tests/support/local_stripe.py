@@ -1,0 +1,76 @@
+"""localstripe, a stateful Stripe that others wrote, in a process of its own on loopback.
+
+It has no clock: `renew` moves a subscription's period, which is all that the passing of time changes there.
+"""
+
+import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import httpx
+import stripe
+
+from tests.support.until import until
+
+KEY = "sk_test_12345"
+
+_PROGRAM = """
+import sys
+from aiohttp import web
+from localstripe.resources import Subscription, store
+from localstripe.server import app
+type(store).dump_to_disk = lambda store: None
+
+async def renew(request):
+    data = await request.json()
+    Subscription._api_retrieve(data["id"]).start_date = data["start"]
+    return web.Response()
+
+app.router.add_post("/_config/renew", renew)
+web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None)
+"""
+
+
+@dataclass
+class LocalStripe:
+    """A running one. `client` is Stripe's own library."""
+
+    url: str
+    client: stripe.StripeClient
+    http: httpx.AsyncClient
+
+    async def tell(self, webhook_url: str, secret: str) -> None:
+        """Send its events there from now on, about a second after each."""
+        (await self.http.post("/_config/webhooks/one", json={"url": webhook_url, "secret": secret})).raise_for_status()
+
+    async def renew(self, subscription_id: str, start_s: int) -> None:
+        """Let the subscription's period begin then."""
+        (await self.http.post("/_config/renew", json={"id": subscription_id, "start": start_s})).raise_for_status()
+
+
+@contextlib.asynccontextmanager
+async def local_stripe() -> AsyncIterator[LocalStripe]:
+    """Start one; stop it at the end."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    library = stripe.HTTPXClient()
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", _PROGRAM, str(port))
+    try:
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
+
+            async def answers() -> bool:
+                with contextlib.suppress(httpx.TransportError):
+                    return (await http.get("/js.stripe.com/v3/")).status_code == 200
+                return False
+
+            await until(answers, 30)
+            yield LocalStripe(url, stripe.StripeClient(KEY, base_addresses={"api": url}, http_client=library), http)
+    finally:
+        await library.close_async()  # type: ignore[no-untyped-call]  # the library left it without types
+        process.terminate()
+        await process.wait()

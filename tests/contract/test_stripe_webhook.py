@@ -1,6 +1,7 @@
 """Stripe's webhook in front of a whole gateway: what it takes in, what it refuses, and what then counts."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,8 +15,8 @@ from gateway.domain.audit import SYSTEM
 from gateway.domain.limits import Unit
 from gateway.ledger.stripe_inbox import State
 from gateway.telemetry.log import flush
-from tests.support.odd_peer import always, odd_peer
-from tests.support.openai_wire import completion, http
+from tests.support.odd_peer import Visit, always, odd_peer
+from tests.support.openai_wire import chunk, completion, http, usage_chunk
 from tests.support.stand import CHAT, SETTINGS, Stand, stand
 from tests.support.stripe_objects import SECRET, event, example, signed, subscription
 from tests.support.truth_balance import PROMPT, bearer
@@ -192,6 +193,39 @@ async def test_what_cannot_be_read_is_kept(tmp_path: Path, valkey: ValkeyServer)
         assert (stored.attempts, stored.payload is None) == (1, False)
         assert (await deliver(here, event("customer.subscription.created", subscription()))).status_code == 200
         assert await hourly(here, key) == "7000"
+
+
+async def test_a_change_counts_within_a_second_while_streams_go_on(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """E10: from webhook to a differently treated request in under a second; a stream that runs is not cut by it."""
+    released = asyncio.Event()
+
+    async def answers(visit: Visit) -> None:
+        while True:
+            asked = await visit.request()
+            if b"stream" not in asked.body:
+                await visit.say(REPLY)
+                continue
+            head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+            await visit.say(head + chunk("hello"))
+            await released.wait()
+            await visit.say(chunk(None, finish="stop") + usage_chunk(9, 4) + b"data: [DONE]\n\n")
+            return
+
+    async with odd_peer(answers) as peer, stand(tmp_path, valkey, peer.port, tiers=TIERS, settings=ON) as here:
+        key = await here.account()
+        asked = here.client.stream("POST", CHAT, json=PROMPT | {"stream": True}, headers=bearer(key))
+        async with asked as running:
+            pieces = running.aiter_bytes()
+            seen = await anext(pieces)
+            began_s = time.monotonic()
+            assert (await deliver(here, event("customer.subscription.created", subscription()))).status_code == 200
+            assert await hourly(here, key) == "7000"
+            assert time.monotonic() - began_s < 1
+            released.set()
+            async for piece in pieces:
+                seen += piece
+        assert seen.endswith(b"data: [DONE]\n\n")
+        assert running.headers["x-ratelimit-limit-requests"] == "1000"
 
 
 async def test_many_copies_at_once_are_applied_once(tmp_path: Path, valkey: ValkeyServer) -> None:

@@ -1,13 +1,11 @@
 """The life of a subscription at a stateful Stripe, by Stripe's own library: the gateway's limits follow each step."""
 
-import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import stripe
 
 from gateway.domain.audit import SYSTEM
 from gateway.domain.subscriptions import Subscription
@@ -56,15 +54,19 @@ async def bought(here: Stand) -> Subscription:
 
 async def card(shop: LocalStripe, number: str) -> str:
     """A token for a card."""
-    paid_with: Any = {"number": number, "exp_month": 12, "exp_year": 2040, "cvc": "123"}
-    return (await shop.client.v1.tokens.create_async({"card": paid_with})).id
+    return (await shop.client.v1.tokens.create_async({"card": _card(number)})).id
 
 
-async def invoice(shop: LocalStripe, customer: str, subscription: str) -> None:
-    """Charge the customer for the subscription's period."""
+def _card(number: str) -> Any:
+    return {"number": number, "exp_month": 12, "exp_year": 2040, "cvc": "123"}
+
+
+async def invoice(shop: LocalStripe, customer: str, subscription: str) -> str:
+    """Charge the customer for the subscription's period; the invoice's id."""
     made = await shop.client.v1.invoices.create_async({"customer": customer, "subscription": subscription})
     assert made.id
     await shop.client.v1.invoices.pay_async(made.id)
+    return made.id
 
 
 async def price(shop: LocalStripe, price_id: str, product: str, interval: Any, cents: int) -> None:
@@ -116,11 +118,11 @@ class Life:
     async def is_not_paid(self) -> None:
         """The card has nothing left; the plan goes on in its grace."""
         client = self.shop.client.v1
-        paid_with: Any = {"source": await card(self.shop, EMPTY)}
-        source = await client.customers.payment_sources.create_async(self.customer, paid_with)
-        await client.customers.update_async(self.customer, {"default_source": source.id})
-        with contextlib.suppress(stripe.StripeError):
-            await invoice(self.shop, self.customer, self.subscription)
+        empty: Any = {"type": "card", "card": _card(EMPTY)}
+        method = (await client.payment_methods.create_async(empty)).id
+        await client.payment_methods.attach_async(method, {"customer": self.customer})
+        await client.customers.update_async(self.customer, {"invoice_settings": {"default_payment_method": method}})
+        await self.shop.fail(await invoice(self.shop, self.customer, self.subscription))
         await self._stands(lambda one: one.status == "past_due")
         assert await hourly(self.here, self.key) == "9000"
 

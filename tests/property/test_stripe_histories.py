@@ -121,6 +121,7 @@ bounded = settings(
 )
 
 
+@pytest.mark.slow
 @bounded
 @given(lives(), st.data())
 def test_told_by_events_alone_it_ends_as_stripe_has_it(
@@ -141,6 +142,7 @@ def test_told_by_events_alone_it_ends_as_stripe_has_it(
     assert bench.runner.run(live()) == ()
 
 
+@pytest.mark.slow
 @bounded
 @given(lives(), st.data())
 def test_asked_for_it_ends_as_stripe_has_it(

@@ -1,6 +1,7 @@
 """localstripe, a stateful Stripe that others wrote, in a process of its own on loopback.
 
-It has no clock: `renew` moves a subscription's period, which is all that the passing of time changes there.
+It has no clock: `renew` moves a subscription's period, and `fail` tells of a payment that was tried and failed, which
+it does for no invoice that is paid by hand.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ KEY = "sk_test_12345"
 _PROGRAM = """
 import sys
 from aiohttp import web
-from localstripe.resources import Subscription, store
+from localstripe.resources import Invoice, Subscription, store
 from localstripe.server import app
 type(store).dump_to_disk = lambda store: None
 
@@ -29,7 +30,12 @@ async def renew(request):
     Subscription._api_retrieve(data["id"]).start_date = data["start"]
     return web.Response()
 
+async def fail(request):
+    Invoice._api_retrieve((await request.json())["id"])._on_payment_failure_now()
+    return web.Response()
+
 app.router.add_post("/_config/renew", renew)
+app.router.add_post("/_config/fail", fail)
 web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None)
 """
 
@@ -49,6 +55,10 @@ class LocalStripe:
     async def renew(self, subscription_id: str, start_s: int) -> None:
         """Let the subscription's period begin then."""
         (await self.http.post("/_config/renew", json={"id": subscription_id, "start": start_s})).raise_for_status()
+
+    async def fail(self, invoice_id: str) -> None:
+        """Let the payment of an open invoice fail."""
+        (await self.http.post("/_config/fail", json={"id": invoice_id})).raise_for_status()
 
 
 @contextlib.asynccontextmanager

@@ -13,6 +13,7 @@ from gateway.billing.stripe_billing import StripeBilling, stripe_billing
 from gateway.domain.faults import LEDGER_UNAVAILABLE, STRIPE_UNAVAILABLE, Fault
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.stripe_inbox import State
+from gateway.ledger.subscriptions import put_subscription
 from gateway.settings.load import load
 from tests.support.ledgers import NOON_MS
 from tests.support.own_stripe import OwnStripe
@@ -91,7 +92,7 @@ async def test_what_breaks_in_the_middle_leaves_nothing_and_is_tried_again(
     applied later, with growing pauses. Else a paid plan is lost, or an add-on granted twice.
     """  # noqa: D205
     gone = Fault(LEDGER_UNAVAILABLE, "gone")
-    monkeypatch.setattr(effects, "put_subscription", failing(2, gone)(effects.put_subscription))
+    monkeypatch.setattr(effects, "put_subscription", failing(2, gone)(put_subscription))
     told = event("customer.subscription.created", subscription())
 
     assert await receive(billing, told) is State.FAILED
@@ -137,7 +138,7 @@ async def test_a_redelivery_tries_what_failed_at_once(
 ) -> None:
     """E10: an operator who presses "resend" at Stripe doesn't wait for a pause to end."""
     gone = Fault(LEDGER_UNAVAILABLE, "gone")
-    monkeypatch.setattr(effects, "put_subscription", failing(1, gone)(effects.put_subscription))
+    monkeypatch.setattr(effects, "put_subscription", failing(1, gone)(put_subscription))
     told = event("customer.subscription.created", subscription())
 
     assert await receive(billing, told) is State.FAILED

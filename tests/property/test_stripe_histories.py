@@ -52,7 +52,9 @@ def bench(ledger_path: Path) -> Iterator[Bench]:
 @st.composite
 def lives(draw: st.DrawFn) -> list[tuple[str, dict[str, Any]]]:
     """Types and changes of a subscription's events, in the order in which they happened."""
-    told = [("created", {"status": draw(st.sampled_from(["active", "trialing", "incomplete"]))})]
+    told: list[tuple[str, dict[str, Any]]] = [
+        ("created", {"status": draw(st.sampled_from(["active", "trialing", "incomplete"]))})
+    ]
     change = st.fixed_dictionaries(
         {},
         optional={
@@ -71,7 +73,8 @@ def lives(draw: st.DrawFn) -> list[tuple[str, dict[str, Any]]]:
 
 def told_of(life: list[tuple[str, dict[str, Any]]], number: int, gap_s: int) -> list[dict[str, Any]]:
     """The events of a life, `gap_s` apart; those of one second differ by their types."""
-    made, known = [], {"period": (BEGAN_S, BEGAN_S + 2_592_000)}
+    made: list[dict[str, Any]] = []
+    known: dict[str, Any] = {"period": (BEGAN_S, BEGAN_S + 2_592_000)}
     for step, (kind, change) in enumerate(life):
         known |= change
         about = subscription(f"sub_{number}", customer=f"cus_{number}", metadata={"account_id": f"a{number}"}, **known)

@@ -56,7 +56,8 @@ async def test_an_upload_passes_at_the_pace_of_the_upstream(tmp_path: Path, valk
     """F1: "large uploads without buffering": what the upstream doesn't take stays with the client, and all of it
     arrives in the end, whether its length was told or not.
     """  # noqa: D205
-    size, got = 64 * 1024 * 1024, []
+    size = 64 * 1024 * 1024
+    got: list[int] = []
 
     async def script(visit: Visit) -> None:
         await visit.head()

@@ -28,6 +28,8 @@ class Outcome(StrEnum):
     FAULT = "fault"
     REAPED = "reaped"
     """Its gateway died, or fell silent for longer than a lease."""
+    IMPORTED = "imported"
+    """No request: what an account had used in another system before it came here."""
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):

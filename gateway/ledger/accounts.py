@@ -69,11 +69,7 @@ class AccountBook(Database):
 
     async def _change(self, account_id: str, now_ms: int, by: Actor, **columns: str | int) -> Account:
         async with self.writing() as connection:
-            before = await locked_account(connection, account_id)
-            await connection.execute(update(accounts).where(accounts.c.id == account_id).values(columns))
-            after = await raise_version(connection, account_id, now_ms)
-            await write_audit(connection, by, "account", account_id, (before, after), now_ms)
-            return after
+            return await change_account(connection, account_id, now_ms, by, **columns)
 
     @whole
     async def pending_bumps(self, limit: int = 1000) -> list[Bump]:
@@ -87,6 +83,17 @@ class AccountBook(Database):
         """The limiter was told of these: take them out. Unknown ids are ignored."""
         async with self.writing() as connection:
             await connection.execute(delete(outbox).where(outbox.c.row_id.in_(row_ids)))
+
+
+async def change_account(
+    connection: AsyncConnection, account_id: str, now_ms: int, by: Actor, **columns: str | int
+) -> Account:
+    """Give columns of the account new values, within a transaction of the caller's. Raises Fault(NOT_FOUND)."""
+    before = await locked_account(connection, account_id)
+    await connection.execute(update(accounts).where(accounts.c.id == account_id).values(columns))
+    after = await raise_version(connection, account_id, now_ms)
+    await write_audit(connection, by, "account", account_id, (before, after), now_ms)
+    return after
 
 
 async def locked_account(connection: AsyncConnection, account_id: str) -> Account:

@@ -33,8 +33,13 @@ async def write_audit(
 
     Both are kept as JSON: whoever calls sees to it that no secret is in them.
     """
+    await connection.execute(insert(audit), audit_row(by, action, account_id, change, now_ms))
+
+
+def audit_row(by: Actor, action: str, account_id: str, change: tuple[Any, Any], now_ms: int) -> dict[str, Any]:
+    """One row of the table; see `write_audit`."""
     before, after = (None if one is None else msgspec.json.encode(one).decode() for one in change)
-    row = {
+    return {
         "at_ms": now_ms,
         "who": by.who,
         "source": by.source,
@@ -43,4 +48,3 @@ async def write_audit(
         "before_json": before,
         "after_json": after,
     }
-    await connection.execute(insert(audit), row)

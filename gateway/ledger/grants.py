@@ -84,9 +84,7 @@ async def put_grant(connection: AsyncConnection, grant: Grant, by: Actor, now_ms
     if await connection.scalar(select(grants.c.id).where(grants.c.id == grant.id)) is not None:
         return False
     grant = msgspec.structs.replace(grant, created_ms=grant.created_ms or now_ms)
-    row = msgspec.structs.asdict(grant)
-    row |= {"unit": grant.unit.value, "limit_window": row.pop("window")}
-    await connection.execute(insert(grants), row)
+    await connection.execute(insert(grants), grant_row(grant))
     await write_audit(connection, by, "grant", grant.account_id, (None, grant), now_ms)
     await raise_version(connection, grant.account_id, now_ms)
     return True
@@ -105,6 +103,12 @@ async def put_overrides(connection: AsyncConnection, account_id: str, terms: Ter
     await write_audit(connection, by, "overrides", account_id, (before, terms), now_ms)
     await raise_version(connection, account_id, now_ms)
     return True
+
+
+def grant_row(grant: Grant) -> dict[str, Any]:
+    """A grant as a row of the table."""
+    row = msgspec.structs.asdict(grant)
+    return row | {"unit": grant.unit.value, "limit_window": row.pop("window")}
 
 
 def as_grant(row: Sequence[Any]) -> Grant:

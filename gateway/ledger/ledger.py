@@ -1,6 +1,7 @@
 """The ledger: the durable truth about accounts, keys, what they may do, and usage."""
 
 from gateway.ledger.accounts import AccountBook
+from gateway.ledger.arrivals import ArrivalBook
 from gateway.ledger.audit import AuditBook
 from gateway.ledger.grants import GrantBook
 from gateway.ledger.keys import KeyBook
@@ -21,6 +22,7 @@ class Ledger(
     StandingBook,
     AuditBook,
     HistoryBook,
+    ArrivalBook,
     UsageBook,
     InboxBook,
     CustomerBook,

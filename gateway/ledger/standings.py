@@ -1,10 +1,12 @@
 """What the ledger knows of what an account may do, as of one moment and by one statement."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from sqlalchemy import Select, func, select, union
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.domain.entitlements import Credential, Standing
 from gateway.domain.faults import NOT_FOUND, Fault
@@ -47,6 +49,15 @@ class StandingBook(Database):
         found = {str(row[0]): int(row[1]) for row in await self._rows(counted)}
         return {tier: found.get(tier, 0) for tier in tiers}
 
+    @whole
+    async def list_standings(self, after: str = "", limit: int = 100) -> list[Standing]:
+        """Up to `limit` in order of their accounts' ids, those that come after the id `after`."""
+        page = select(accounts.c.id).where(accounts.c.id > after).order_by(accounts.c.id).limit(limit)
+        async with self.reading() as connection:
+            ids = list((await connection.scalars(page)).all())
+            found = await standings_of(connection, ids)
+        return [found[one] for one in ids]
+
     async def _rows(self, question: Select[Any]) -> list[tuple[Any, ...]]:
         async with self.reading() as connection:
             return [tuple(row) for row in await connection.execute(question)]
@@ -60,6 +71,14 @@ def _whole(*tables: Any) -> Select[Any]:
         joined = joined.outerjoin(table, table.c.account_id == accounts.c.id)
     own = (column for table in (*tables, subscriptions, grants) for column in table.c)
     return select(*own, overrides.c.terms.label("overrides")).select_from(joined)
+
+
+async def standings_of(connection: AsyncConnection, account_ids: Sequence[str]) -> dict[str, Standing]:
+    """The standing of each of the accounts that there is, within a transaction of the caller's."""
+    rows: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
+    for row in await connection.execute(_BY_ACCOUNT.where(accounts.c.id.in_(account_ids))):
+        rows[row[0]].append(tuple(row))
+    return {account_id: _standing(own) for account_id, own in rows.items()}
 
 
 _BY_KEY = _whole(api_keys, accounts)

@@ -99,11 +99,13 @@ async def put_subscription(connection: AsyncConnection, subscription: Subscripti
     before = await _known(connection, subscription.id, lock=True)
     if before is not None and before.updated_ms > subscription.updated_ms:
         return False
-    after = _carried(before, subscription, now_ms)
+    after = carried(before, subscription, now_ms)
     if before is None:
-        await connection.execute(insert(subscriptions), _row(after))
+        await connection.execute(insert(subscriptions), subscription_row(after))
     else:
-        await connection.execute(update(subscriptions).where(subscriptions.c.id == after.id).values(_row(after)))
+        await connection.execute(
+            update(subscriptions).where(subscriptions.c.id == after.id).values(subscription_row(after))
+        )
         if msgspec.structs.replace(before, updated_ms=after.updated_ms) == after:
             return False
         if before.account_id != after.account_id:
@@ -128,7 +130,7 @@ async def _known(connection: AsyncConnection, subscription_id: str, *, lock: boo
     return None if row is None else as_subscription(row)
 
 
-def _carried(before: Subscription | None, after: Subscription, now_ms: int) -> Subscription:
+def carried(before: Subscription | None, after: Subscription, now_ms: int) -> Subscription:
     """`after`, with since when it is in its status and when its period last moved on, where the news don't say."""
     since_s, reset_ms = after.since_s, after.reset_ms
     if since_s is None:
@@ -140,7 +142,8 @@ def _carried(before: Subscription | None, after: Subscription, now_ms: int) -> S
     return msgspec.structs.replace(after, since_s=since_s, reset_ms=reset_ms)
 
 
-def _row(subscription: Subscription) -> Mapping[str, Any]:
+def subscription_row(subscription: Subscription) -> Mapping[str, Any]:
+    """A subscription as a row of the table."""
     fields = msgspec.structs.asdict(subscription)
     interval = fields.pop("interval")
     fields["terms"] = msgspec.json.encode(subscription.terms).decode()

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import BigInteger, ColumnElement, Select, Table, and_, cast, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.domain.usage import UsageEvent
 from gateway.ledger.database import Database, whole
@@ -80,15 +81,19 @@ class UsageBook(Database):
         """Write down those that the ledger doesn't hold yet and add them to the sums; return how many were new."""
         if not batch:
             return 0
+        async with self.writing() as connection:
+            return len(await self._put_events(connection, batch))
+
+    async def _put_events(self, connection: AsyncConnection, batch: Sequence[UsageEvent]) -> list[UsageEvent]:
+        """As `take_events`, within a transaction of the caller's; those that were new."""
         store = self._store
         by_id = {event.request_id: event for event in reversed(store.storable(batch))}
-        async with self.writing() as connection:
-            new = [by_id[request_id] for request_id in await store.insert_events(connection, list(by_id.values()))]
-            if new:
-                hours = _by_hour(new)
-                await store.add_sums(connection, usage_hourly, _rows(usage_hourly, hours))
-                await store.add_sums(connection, usage_daily, _rows(usage_daily, _by_day(hours)))
-        return len(new)
+        new = [by_id[request_id] for request_id in await store.insert_events(connection, list(by_id.values()))]
+        if new:
+            hours = _by_hour(new)
+            await store.add_sums(connection, usage_hourly, _rows(usage_hourly, hours))
+            await store.add_sums(connection, usage_daily, _rows(usage_daily, _by_day(hours)))
+        return new
 
     @whole
     async def set_aside(self, payloads: Sequence[tuple[bytes, str]], now_ms: int) -> None:

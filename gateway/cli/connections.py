@@ -19,8 +19,10 @@ from gateway.domain.limits import Tier
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.outbox import apply_outbox
 from gateway.ledger.schema import ensure_schema
+from gateway.quota.keys import Keyspace
 from gateway.quota.redis_limiter import RedisLimiter
 from gateway.quota.redis_links import Link, link_of
+from gateway.quota.redis_survey import RedisSurvey
 from gateway.quota.resp import RedisError
 from gateway.quota.usage_stream import RedisUsageStream
 from gateway.settings.deployment import Deployment, DeploymentError, deployment_of
@@ -36,6 +38,7 @@ class Live:
 
     limiter: RedisLimiter
     stream: RedisUsageStream
+    survey: RedisSurvey
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,9 @@ async def _open(link: Link, namespace: str, partitions: int) -> Live | None:
     except Fault:
         return None
     return Live(
-        RedisLimiter(link, namespace=namespace, partitions=partitions), RedisUsageStream(link, namespace, partitions)
+        RedisLimiter(link, namespace=namespace, partitions=partitions),
+        RedisUsageStream(link, namespace, partitions),
+        RedisSurvey(link, Keyspace(namespace, partitions)),
     )
 
 

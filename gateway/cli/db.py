@@ -1,4 +1,4 @@
-"""Migrate the ledger: `tollway db upgrade`, `downgrade`, `status`.
+"""Migrate the ledger: `tollway db upgrade`, `downgrade`, `status`; and verify it: `tollway db verify`.
 
 Starting a gateway upgrades it by itself. Stop every gateway before a downgrade, and take a backup.
 """
@@ -12,6 +12,7 @@ from gateway.cli.bad_input import BadInput
 from gateway.cli.connections import deployed
 from gateway.cli.table import table
 from gateway.cli.verbs import add_verb
+from gateway.cli.verify import verify
 from gateway.ledger.database import Database
 from gateway.ledger.migrate import downgrade, upgrade
 from gateway.ledger.schema import HEAD, Migration, ensure_schema, migrations, read_history
@@ -25,10 +26,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     down.add_argument("revision", help="a revision, -1 for one step back, base for an empty database")
     down.add_argument("--yes", action="store_true", help="I have a backup: drop what the older schema can't hold")
     add_verb(verbs, "status", "show the ledger's revision, this program's, and what was applied when")
+    check = add_verb(
+        verbs, "verify", "hold live counters, sums and events against each other; status 1 where they differ"
+    )
+    check.add_argument("--repair", action="store_true", help="mend what differs, while the gateway runs")
 
 
 def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
+    if args.verb == "verify":
+        return asyncio.run(verify(args.file, repair=args.repair))
     asyncio.run(_run(args))
     return 0
 

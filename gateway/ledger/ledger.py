@@ -12,6 +12,7 @@ from gateway.ledger.stripe_products import ProductBook
 from gateway.ledger.subscriptions import SubscriptionBook
 from gateway.ledger.usage import UsageBook
 from gateway.ledger.usage_history import HistoryBook
+from gateway.ledger.verification import VerificationBook
 
 
 class Ledger(
@@ -27,5 +28,6 @@ class Ledger(
     InboxBook,
     CustomerBook,
     ProductBook,
+    VerificationBook,
 ):
     """One ledger over one database: `Ledger.open(url)`, and `close` at the end. `schema.ensure_schema` comes first."""

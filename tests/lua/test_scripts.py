@@ -31,7 +31,7 @@ VERBS = {
     "forget",
     "replay",
 }
-VERBS |= {"forbidden"}
+VERBS |= {"forbidden", "survey"}
 
 every_script = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 

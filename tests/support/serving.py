@@ -58,6 +58,9 @@ class Serving:
         self._file.write_text(SETTINGS.format(data_dir=self.data_dir))
         self._arguments = arguments
         self._prefix: list[str] = []
+        self.program = "gateway"
+        """The module that is run; another one may change things from outside, then run `gateway`."""
+        self.environment: dict[str, str] = {}
         self._seen: set[int] = set()
         self.log: list[str] = []
         self.welcome = ""
@@ -70,7 +73,7 @@ class Serving:
             *self._prefix,
             sys.executable,
             "-m",
-            "gateway",
+            self.program,
             "serve",
             "--file",
             str(self._file),
@@ -78,7 +81,12 @@ class Serving:
             *more,
         ]
         return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env=os.environ | self.environment,
         )
 
     def limit_file_size(self) -> None:

@@ -1,8 +1,6 @@
 """`tollway serve` with several workers in front of a test's upstream, and what is read out of it: ledger and Redis."""
 
-import sqlite3
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from gateway.quota.hold import Hold, read_hold
 from gateway.quota.keys import Keyspace
 from gateway.settings.deployment import deployment_of
 from gateway.settings.load import load
+from tests.support.ledgers import rows_of
 from tests.support.serving import Serving
 
 PARTITIONS = 8
@@ -45,8 +44,12 @@ default_tier: wide
 class Tollway(Serving):
     """The process tree on `directory`, alive inside the `with` block."""
 
-    def __init__(self, directory: Path, upstream_port: int, *, workers: int = 4, settings: str = SETTINGS) -> None:
+    def __init__(
+        self, directory: Path, upstream_port: int, *, workers: int = 4, settings: str = SETTINGS, database_url: str = ""
+    ) -> None:
         super().__init__(directory, "--workers", str(workers))
+        if database_url:
+            settings += f'database: {{{{ url: "{database_url}" }}}}\n'
         text = settings.format(data_dir=self.data_dir, upstream_port=upstream_port, partitions=PARTITIONS)
         self._file.write_text(text)
         self._deployment = deployment_of(load(self._file, {}))
@@ -83,15 +86,24 @@ class Tollway(Serving):
         names = "events, requests, input_tokens, output_tokens, cached_tokens, reasoning_tokens"
         summed = ", ".join(f"sum({name})" for name in names.split(", "))
         rows = self._rows(f"SELECT account_id, {summed} FROM {table} GROUP BY account_id")
-        return {row[0]: list(row[1:]) for row in rows if row[0] in accounts}
+        return {row[0]: [int(value) for value in row[1:]] for row in rows if row[0] in accounts}
 
     def set_aside(self) -> int:
         """How many payloads the flusher could not read."""
         return int(self._rows("SELECT count(*) FROM set_aside")[0][0])
 
     def _rows(self, query: str) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(f"file:{self.data_dir / 'ledger.db'}?mode=ro", uri=True)) as ledger:
-            return ledger.execute(query).fetchall()
+        return rows_of(self._deployment.database_url, query)
+
+    @property
+    def redis_url(self) -> str:
+        """Its own Valkey's."""
+        return self._deployment.redis_url
+
+    @property
+    def database_url(self) -> str:
+        """Its ledger's."""
+        return self._deployment.database_url
 
     async def left_over(self) -> dict[str, int]:
         """Holds, leases and events on the stream, over all partitions."""
@@ -125,4 +137,4 @@ class Tollway(Serving):
         """The account's live state: `n` running, and of each limit `s:<name>` window start and `u:<name>` used."""
         async with Redis.from_url(self._deployment.redis_url, decode_responses=True) as redis:
             state = await redis.hgetall(Keyspace("tw", PARTITIONS).of(account).account)
-            return {str(name): int(value) for name, value in state.items()}
+            return {str(name): int(value) for name, value in state.items() if name != "x"}

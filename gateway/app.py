@@ -26,6 +26,8 @@ from gateway.edge.extending import Extending
 from gateway.edge.hydration import Hydration
 from gateway.edge.keep_alive import KeepAlive
 from gateway.edge.leases import Leases
+from gateway.edge.metering import Metering
+from gateway.edge.metering_verbs import MeteringVerbs
 from gateway.edge.proxy import Proxy
 from gateway.edge.relay import Relay
 from gateway.edge.routing import Routing
@@ -46,6 +48,7 @@ from gateway.quota.journal_replay import JournalReplay
 from gateway.quota.keys import Keyspace
 from gateway.quota.lease import Lease
 from gateway.quota.local_limiter import LocalLimiter
+from gateway.quota.metered import MeteredRequests
 from gateway.quota.outage import Outage
 from gateway.quota.reaper import Reaper
 from gateway.quota.redis_limiter import RedisLimiter
@@ -99,6 +102,7 @@ class Gateway:
         except Fault as fault:
             log.warning("limiter_away", detail=fault.internal)
         names = settings.redis.namespace, settings.redis.partitions
+        self._keyspace = Keyspace(*names)
         self._outage = self._make_outage()
         self._limiter = RedisLimiter(
             self._link,
@@ -111,7 +115,7 @@ class Gateway:
         self._replay = JournalReplay(
             self._outage,
             deployment.data_dir / JOURNAL,
-            RedisReplay(self._link, Keyspace(*names), self._limiter.breaker).settle,
+            RedisReplay(self._link, self._keyspace, self._limiter.breaker).settle,
             lambda: self._limiter.breaker.open,
             per_s=settings.journal.replay_per_s,
         )
@@ -258,7 +262,9 @@ class Gateway:
         )
         listen = settings.listen
         addresses = ClientAddress(listen.trusted_proxies, listen.forwarded_by) if listen.trusted_proxies else None
-        return Entry(listen.prefix, console(self._services(directory)), self._proxy, addresses)
+        requests = MeteredRequests(self._link, self._keyspace, limiter)
+        verbs = MeteringVerbs(self._proxy, limiter, requests, hydration, self._ledger, self._outage.withdraw)
+        return Entry(listen.prefix, console(self._services(directory)), self._proxy, Metering(verbs), addresses)
 
     def _make_directory(self, snapshot: Snapshot) -> Directory:
         def wall_clock() -> float:

@@ -21,6 +21,7 @@ from gateway.domain.accounts import Caller
 from gateway.domain.entitlements import Entitlements, Standing
 from gateway.domain.faults import LIMITER_UNAVAILABLE, NOT_FOUND, UNKNOWN_PARAMETER, UNKNOWN_TIER, Fault
 from gateway.domain.limits import UTC, Limit, Tier, Window
+from gateway.domain.metered import scoped
 from gateway.domain.usage import UsageEvent
 from gateway.domain.windows import FOREVER_S, bounds
 from gateway.ledger.usage import Totals
@@ -84,13 +85,18 @@ class UsagePages:
     async def event(self, request: Request) -> Response:
         """`GET usage/events/{request_id}`: what one request of the caller's account used.
 
+        The id is the gateway's, or of a request that an app ran by itself the app's own.
+
         Another account's request and one that never was answer alike: 404. So does one that has ended just now and is
         not in the ledger yet, hence the `retry-after`.
         """
         parameters(request)
         caller, _ = await self._caller(request)
-        event = await self._services.ledger.event(request.path_params["request_id"])
+        ledger, request_id = self._services.ledger, request.path_params["request_id"]
+        event = await ledger.event(request_id)
         if event is None or event.account_id != caller.account_id:
+            event = await ledger.event(scoped(caller.account_id, request_id))
+        if event is None:
             unknown = "No usage of such a request of this account. One that has just ended is here within a second."
             return fault_answer(request, Fault(NOT_FOUND, public=unknown), {"retry-after": _PENDING_RETRY_S})
         return answer(request, _event_body(event))

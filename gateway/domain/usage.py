@@ -8,11 +8,13 @@ from gateway.domain.limits import Unit
 
 
 class CountedBy(StrEnum):
-    """Who counted the tokens of an answer, best first."""
+    """Who counted the tokens of an answer."""
 
     UPSTREAM = "upstream"
     TOKENIZER = "tokenizer"
     ESTIMATE = "estimate"
+    APP = "app"
+    """The app that ran the request by itself says so."""
 
 
 class Outcome(StrEnum):
@@ -30,6 +32,8 @@ class Outcome(StrEnum):
     """Its gateway died, or fell silent for longer than a lease."""
     IMPORTED = "imported"
     """No request: what an account had used in another system before it came here."""
+    RELEASED = "released"
+    """An app that runs its requests by itself gave it back: it did not run."""
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
@@ -118,6 +122,14 @@ def correction(charged: UsageEvent, true: UsageEvent | None) -> UsageEvent:
         admitted_ms=charged.admitted_ms,
         **{name: (getattr(true, name) if true else 0) - getattr(charged, name) for name in _COUNTS},
     )
+
+
+def corrected(event: UsageEvent, late: UsageEvent | None) -> UsageEvent:
+    """What a request came to with the correction of its reap, where there is one."""
+    if late is None:
+        return event
+    sums = {name: getattr(event, name) + getattr(late, name) for name in _COUNTS}
+    return msgspec.structs.replace(late, request_id=event.request_id, **sums)
 
 
 _COUNTS = (

@@ -9,10 +9,12 @@ UNKNOWN_TIER, LIMITER_UNAVAILABLE, LEDGER_UNAVAILABLE.
 import time
 from collections.abc import Mapping
 
+import msgspec
+
 from gateway.domain.accounts import Caller
 from gateway.domain.decisions import Admitted, Line, Missing, Refused, Reservation, Skewed, Stale
 from gateway.domain.faults import LIMITER_UNAVAILABLE, UNKNOWN_TIER, Fault
-from gateway.domain.limits import WhenUnavailable
+from gateway.domain.limits import MAXIMUM, WhenUnavailable
 from gateway.domain.usage import CountedBy, Outcome, Usage
 from gateway.edge.exchange import Exchange
 from gateway.edge.hydration import Hydration
@@ -47,12 +49,12 @@ class Admission:
         self._directory = directory
         self._hydration = hydration
         self.plans = plans
-        self._lease_ms = lease_ms
+        self.lease_ms = lease_ms
 
     async def admit(self, exchange: Exchange, caller: Caller, token: bytes, estimate: Usage) -> Admitted | Refused:
         """Reserve one request and `estimate`; what was learned on the way stands in the exchange."""
         try:
-            return await self._ask(exchange, caller, token, estimate)
+            return await self.ask(exchange, caller, token, estimate, self.lease_ms)
         except Fault as fault:
             plan, asked = exchange.plan, exchange.reservation
             if fault.kind is not LIMITER_UNAVAILABLE or plan is None or asked is None:
@@ -61,7 +63,20 @@ class Admission:
                 raise
             return _decided(exchange, exchange.frame, await self._outage.admit(asked, exchange.admitted_ms))
 
-    async def _ask(self, exchange: Exchange, caller: Caller, token: bytes, estimate: Usage) -> Admitted | Refused:
+    async def ask(
+        self,
+        exchange: Exchange,
+        caller: Caller,
+        token: bytes,
+        estimate: Usage,
+        lease_ms: int,
+        *,
+        is_used: bool = False,
+    ) -> Admitted | Refused:
+        """As `admit`, by the limiter alone, for a lease of so many milliseconds.
+
+        `is_used` says that the estimate is what was used already: no limit refuses it, and a reap charges the whole.
+        """
         decision: object = None
         begun_ms = 0
         for _ in range(ATTEMPTS):
@@ -76,7 +91,8 @@ class Admission:
             frame = plan.frame(now_ms // 1000)
             exchange.plan, exchange.frame, exchange.admitted_ms = plan, frame, now_ms
             exchange.record.tier = caller.tier
-            asked = exchange.reservation = self._reservation(exchange, caller, plan, frame, estimate)
+            asked = self._reservation(exchange, caller, plan, frame, estimate, lease_ms)
+            asked = exchange.reservation = _lifted(asked, exchange, estimate) if is_used else asked
             decision = await self._limiter.reserve(asked)
             if isinstance(decision, DECIDED):
                 self._outage.saw(caller.account_id, frame.lines, decision.used)
@@ -111,7 +127,7 @@ class Admission:
         return time.time_ns() // 1_000_000 + self._limiter.clock_offset_ms
 
     def _reservation(
-        self, exchange: Exchange, caller: Caller, plan: Plan, frame: Frame, estimate: Usage
+        self, exchange: Exchange, caller: Caller, plan: Plan, frame: Frame, estimate: Usage, lease_ms: int
     ) -> Reservation:
         lines = [
             Line(line.name, line.start_s, line.end_s, line.maximum, asked, line.remedy)
@@ -126,9 +142,16 @@ class Admission:
             caller.version,
             tuple(lines),
             plan.concurrency,
-            self._lease_ms,
+            lease_ms,
             about,
         )
+
+
+def _lifted(asked: Reservation, exchange: Exchange, used: Usage) -> Reservation:
+    """The same without a maximum, its reap at all that was used."""
+    lines = tuple([msgspec.structs.replace(line, maximum=MAXIMUM) for line in asked.lines])
+    about = usage_event(exchange, used, CountedBy.APP, Outcome.REAPED, 1, exchange.admitted_ms)
+    return msgspec.structs.replace(asked, lines=lines, concurrency=-1, about=about)
 
 
 def _decided(exchange: Exchange, frame: Frame | None, decision: Admitted | Refused) -> Admitted | Refused:

@@ -96,7 +96,7 @@ class Proxy:
             path, body = rule(self.snapshot, self.ratios, exchange, route, caller, path, body)
         estimate = self._estimate(exchange, route, path, body)
         if caller.scope is not None:
-            check_scope(caller.scope, path, exchange.ask)
+            check_scope(caller.scope, path, "" if exchange.ask is None else exchange.ask.model)
         decision = await self.admission.admit(exchange, caller, token, estimate)
         if isinstance(decision, Refused):
             return await send_refusal(exchange, decision)

@@ -10,7 +10,6 @@ import time
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
-from gateway.dialects.dialect import Ask
 from gateway.dialects.openai_realtime import OpenAIRealtime, RealtimeReader
 from gateway.domain.decisions import Extent, Refused
 from gateway.domain.faults import CLIENT_GONE, INVALID_HEADER, MISSING_KEY, UPSTREAM_DENIED, Fault
@@ -72,7 +71,7 @@ class WebSockets:
             exchange.estimate = Usage(0, route.default_max_tokens)
             record.estimated_tokens = exchange.estimate.tokens
         if caller.scope is not None:
-            check_scope(caller.scope, path, Ask(record.model, True, 0, None, 1, b""))
+            check_scope(caller.scope, path, record.model)
         decision = await self.admission.admit(exchange, caller, token, exchange.estimate)
         if isinstance(decision, Refused):
             return await send_refusal(exchange, decision)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.domain.decisions import Extension, Renewal, Reservation, Settlement
+from gateway.domain.decisions import Extension, Line, Renewal, Reservation, Settlement
 from gateway.domain.limits import SLOTS, Unit
 from gateway.domain.usage import Usage, UsageEvent, amount, correction
 
@@ -44,6 +44,12 @@ class Hold(msgspec.Struct, frozen=True, array_like=True):
         """What is held of each limit."""
         call = self.call
         return [(call[at], call[at + 1], call[at + 4]) for at in range(FIRST, len(call), WIDTH)]
+
+    @property
+    def asked(self) -> tuple[Line, ...]:
+        """The lines as they were asked, save what helps who is refused by them."""
+        call = self.call
+        return tuple([Line(*call[at : at + WIDTH]) for at in range(FIRST, len(call), WIDTH)])
 
 
 def pack_hold(asked: Reservation) -> bytes:

@@ -16,6 +16,10 @@ class AccountKeys(NamedTuple):
         """The key that tells that a request of the account was reaped."""
         return self.holds.removesuffix(b"holds") + b"reaped:" + request_id.encode()
 
+    def reported(self, request_id: str) -> bytes:
+        """The key that holds what an app said at the end of a request of the account."""
+        return self.holds.removesuffix(b"holds") + b"reported:" + request_id.encode()
+
     def bits(self, segment: str) -> bytes:
         """The key that tells which entries of a journal's segment were replayed to the account's partition."""
         return self.holds.removesuffix(b"holds") + b"journal:" + segment.encode()

@@ -9,6 +9,9 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from gateway.domain.usage import UsageEvent
+from gateway.quota.keys import Keyspace
+from gateway.quota.metered import MeteredRequests
 from gateway.quota.resp import RedisError, RedisLink
 from gateway.quota.scripts import forbidden, preloading
 from tests.support.limiters import Clock, RedisSubject, admit, asked, hydrate, line, settled, told
@@ -34,6 +37,13 @@ async def user(link: RedisLink, valkey: ValkeyServer) -> AsyncIterator[RedisLink
     await link.call("ACL", "DELUSER", "tollway")
 
 
+async def metered(user: RedisLink, subject: RedisSubject, event: UsageEvent) -> None:
+    """Report and charge a request of an app's own, as the same user; its event is taken off the stream."""
+    requests = MeteredRequests(user, Keyspace("tw", 8), subject.limiter)
+    await requests.charge(await requests.report(event), (), again=False)
+    assert (await requests.find(event.account_id, event.request_id)).charged
+
+
 async def test_the_handbooks_user_may_do_all_that_is_asked_for(user: RedisLink, link: RedisLink) -> None:
     """Every verb and the usage stream run under the listed permissions, so that an operator can grant the least."""
     assert await forbidden(user, "tw") == ""
@@ -48,6 +58,7 @@ async def test_the_handbooks_user_may_do_all_that_is_asked_for(user: RedisLink, 
     await admit(subject, asked("r2", line(start_s, 99, 5), about=event))
     subject.clock.now_us += 61_000_000
     assert await subject.limiter.reap() == 1
+    await metered(user, subject, told("r4", start_s * 1000, 5))
     await subject.limiter.settle(settled(asked("r2", line(start_s, 99, 5)), 4, event=msgspec.msgpack.encode(event)))
     await subject.limiter.bump("acme", 7)
     await subject.limiter.bump("stranger", 7)

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.domain.limits import SINCE
+from gateway.domain.limits import OWNER, SINCE
 from gateway.domain.metered import own_id_of
 from gateway.domain.usage import Outcome, UsageEvent
 from gateway.edge.exchange import Exchange
@@ -16,11 +16,11 @@ _UNCACHED = (b"cache-control", b"no-store")
 
 
 def held_body(request_id: str, held: Iterable[tuple[str, int]], lease_ends_ms: int) -> dict[str, Any]:
-    """A request that is under way: by limit, what is held of it."""
+    """A request that is under way: what is held of each of the account's limits."""
     return {
         "request_id": own_id_of(request_id),
         "state": "held",
-        "held": {name.partition(SINCE)[0]: amount for name, amount in held},
+        "held": {name.partition(SINCE)[0]: amount for name, amount in held if OWNER not in name},
         "lease_ends_at": _moment(lease_ends_ms),
     }
 

@@ -17,7 +17,7 @@ from msgspec import UNSET
 from gateway.domain.accounts import Caller
 from gateway.domain.decisions import Extension, Extent, Line, Refused, Renewal, Reservation, judge
 from gateway.domain.faults import LIMITER_UNAVAILABLE, REQUEST_ENDED, UNKNOWN_REQUEST, Fault
-from gateway.domain.limits import Unit
+from gateway.domain.limits import SLOTS, Unit
 from gateway.domain.metered import reported, scoped
 from gateway.domain.usage import LATE, Outcome, Usage, UsageEvent, amount, corrected
 from gateway.edge.exchange import Exchange
@@ -201,7 +201,7 @@ class MeteringVerbs:
                 line.start_s,
                 line.end_s,
                 today.get(line.name, line).maximum,
-                _amount(line.name, usage),
+                line.amount if line.name.startswith(SLOTS) else _amount(line.name, usage),
                 today.get(line.name, line).remedy,
             )
             for line in hold.asked

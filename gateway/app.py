@@ -311,6 +311,7 @@ class Gateway:
             now_ms=lambda: time.time_ns() // 1_000_000 + limiter.clock_offset_ms,
             peek=limiter.peek,
             digest_key=self._deployment.digest_key,
+            metrics_dir=self._deployment.metrics_dir,
             tell_gateways=self._tell_gateways,
         )
 

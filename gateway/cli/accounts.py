@@ -1,4 +1,4 @@
-"""Create, list, show, explain, move, suspend and resume accounts.
+"""Create, list, show, explain, move, suspend and resume accounts; look all of them over.
 
 A change counts from the account's next request, on every gateway. Only `resume` may take a second: so long a worker
 remembers that it refused a key.
@@ -12,6 +12,7 @@ from gateway.cli.explained import described
 from gateway.cli.moment import shown
 from gateway.cli.operator import operator
 from gateway.cli.table import table
+from gateway.cli.upkeep import backfill, verify
 from gateway.cli.verbs import add_json, add_verb
 from gateway.console import admin_accounts
 from gateway.console.admin_answers import AccountTold
@@ -39,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     why = add_verb(verbs, "explain", "tell what an account may do right now, why, and what a request would be told")
     why.add_argument("account", metavar="ACCOUNT")
     add_json(why)
+    fill = add_verb(verbs, "backfill", "give every account whose tier the settings lack the default tier")
+    fill.add_argument("--dry-run", action="store_true", help="tell what would be done, and do nothing")
+    add_verb(verbs, "verify", "tell what is wrong with any account; the exit status is 1 where something is")
     move = add_verb(verbs, "set-tier", "move an account to another tier")
     move.add_argument("account", metavar="ACCOUNT")
     move.add_argument("tier", metavar="TIER")
@@ -46,19 +50,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    asyncio.run(_run(args))
-    return 0
+    return asyncio.run(_run(args))
 
 
-async def _run(args: argparse.Namespace) -> None:
+async def _run(args: argparse.Namespace) -> int:
     async with at_desk(args.file) as desk:
+        if args.verb == "verify":
+            return await verify(desk)
         if args.verb == "list":
             await _list(desk)
+        elif args.verb == "backfill":
+            await backfill(desk, dry_run=args.dry_run)
         elif args.verb == "explain":
             told = await explain(desk, args.account)
             print(as_json(told) if args.json else described(told))
         else:
             print(_described(await _account(desk, args)))
+    return 0
 
 
 async def _account(desk: Desk, args: argparse.Namespace) -> AccountTold:

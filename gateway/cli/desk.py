@@ -39,6 +39,7 @@ def desk_of(connections: Connections) -> Desk:
         now_ms=lambda: time.time_ns() // 1_000_000,
         peek=peek,
         digest_key=connections.deployment.digest_key,
+        metrics_dir=connections.deployment.metrics_dir,
         tell_gateways=connections.tell_gateways,
     )
 

@@ -223,6 +223,49 @@ class Explanation(Told, frozen=True):
     verdict: Verdict
 
 
+class UsedTold(Told, frozen=True):
+    """What one account, or one endpoint, used."""
+
+    name: str
+    requests: int
+    tokens: int
+    input_tokens: int
+    output_tokens: int
+
+
+class TopTold(Told, frozen=True):
+    """The accounts of a span, by tokens, highest first; `next` is the `offset` of the next page, null on the last."""
+
+    items: list[UsedTold]
+    next: int | None
+
+
+class RefusedTold(Told, frozen=True):
+    """Refusals by one limit of one tier."""
+
+    tier: str
+    limit: str
+    count: int
+
+
+class Stats(Told, frozen=True):
+    """Subscriptions, churn, refusals and endpoints.
+
+    `churn_rate` is `ended` among those that gave a tier at any time in the span and are known. Refusals and requests
+    are counted by this machine's gateway since its metrics began.
+    """
+
+    days: int
+    subscriptions: dict[str, int]
+    ended: int
+    not_renewed: int
+    churn_rate: float
+    requests: int
+    refused: list[RefusedTold]
+    refusal_rate: float
+    endpoints: list[UsedTold]
+
+
 class ErrorDetail(Told, frozen=True):
     """What is wrong: a stable code, a text for people, and the request's id, which is in the log too."""
 

@@ -14,7 +14,9 @@ from gateway.domain.limits import MAXIMUM, Unit, Window
 from gateway.domain.subscriptions import Status
 
 _ACCOUNT_ID, _ID = r"^[A-Za-z0-9][A-Za-z0-9._@:\-]{0,127}$(?!\n)", r"^[!-~]{1,255}$(?!\n)"
+_SPAN = r"^([0-9]{4}-[0-9]{2}(-[0-9]{2})?)?$(?!\n)"
 _IN_WORDS = {
+    _SPAN: "a day like 2026-11-21 or a month like 2026-11",
     _ACCOUNT_ID: "1 to 128 letters, digits and . _ @ : -",
     _ID: "1 to 255 visible ASCII characters",
 }
@@ -47,6 +49,20 @@ class AuditQuery(Body, frozen=True):
 
     account: Annotated[str, Meta(max_length=128)] = ""
     before: Annotated[int, Meta(ge=1)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=1_000)] = 100
+
+
+class StatsQuery(Body, frozen=True):
+    """Over how many days back churn and endpoints are told."""
+
+    days: Annotated[int, Meta(ge=1, le=400)] = 30
+
+
+class TopQuery(Body, frozen=True):
+    """Of which UTC day (2026-11-21) or month (2026-11); today, unless given. `offset` is how many are passed over."""
+
+    of: Annotated[str, Meta(pattern=_SPAN, description=_IN_WORDS[_SPAN])] = ""
+    offset: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     limit: Annotated[int, Meta(ge=1, le=1_000)] = 100
 
 

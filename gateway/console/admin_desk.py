@@ -8,6 +8,7 @@ limiter answers, else by the outbox within a second of its return.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from gateway.console.limit_use import Counters
 from gateway.domain.entitlements import Entitlements, Standing, entitlements
@@ -29,6 +30,7 @@ class Desk:
     now_ms: Callable[[], int]
     peek: Peek
     digest_key: bytes
+    metrics_dir: Path
     tell_gateways: Callable[[], Awaitable[None]]
 
     @property

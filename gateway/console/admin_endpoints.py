@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.console import admin_accounts, admin_plans, explain
+from gateway.console import admin_accounts, admin_plans, admin_stats, explain
 from gateway.console.admin_answers import (
     AccountPage,
     AccountTold,
@@ -15,9 +15,11 @@ from gateway.console.admin_answers import (
     KeyList,
     KeyTold,
     NewKeyTold,
+    Stats,
     SubscriptionPage,
     SubscriptionTold,
     TierList,
+    TopTold,
 )
 from gateway.console.admin_bodies import (
     AuditQuery,
@@ -29,8 +31,10 @@ from gateway.console.admin_bodies import (
     Nothing,
     Overrides,
     Paging,
+    StatsQuery,
     SubscriptionBody,
     TierChange,
+    TopQuery,
 )
 from gateway.console.admin_desk import Desk
 from gateway.domain.audit import Actor
@@ -230,6 +234,22 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         lambda call: admin_accounts.audit(call.desk, call.query),
         AuditPage,
         query=AuditQuery,
+    ),
+    Endpoint(
+        "GET",
+        "/stats",
+        "Tell of subscriptions by tier, churn, refusals and endpoints",
+        lambda call: admin_stats.stats(call.desk, call.query),
+        Stats,
+        query=StatsQuery,
+    ),
+    Endpoint(
+        "GET",
+        "/stats/accounts",
+        "List the accounts of a day or month by tokens, highest first",
+        lambda call: admin_stats.top_accounts(call.desk, call.query),
+        TopTold,
+        query=TopQuery,
     ),
     Endpoint("GET", "/tiers", "List the tiers as they are in force", _tiers, TierList),
 )

@@ -5,6 +5,7 @@ from gateway.ledger.arrivals import ArrivalBook
 from gateway.ledger.audit import AuditBook
 from gateway.ledger.grants import GrantBook
 from gateway.ledger.keys import KeyBook
+from gateway.ledger.reports import ReportBook
 from gateway.ledger.standings import StandingBook
 from gateway.ledger.stripe_customers import CustomerBook
 from gateway.ledger.stripe_inbox import InboxBook
@@ -24,6 +25,7 @@ class Ledger(
     AuditBook,
     HistoryBook,
     ArrivalBook,
+    ReportBook,
     UsageBook,
     InboxBook,
     CustomerBook,

@@ -109,6 +109,7 @@ async def console_over(
         now_ms=lambda: NOW_MS,
         peek=peek or limiter.peek,
         digest_key=DIGEST_KEY,
+        metrics_dir=Path("/nonexistent"),
         tell_gateways=lambda: _tell(ledger, limiter),
     )
     services = Services(

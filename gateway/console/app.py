@@ -5,6 +5,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from gateway.console.admin import admin_routes
+from gateway.console.gauges import gauge_routes
 from gateway.console.operations import OperationsPages
 from gateway.console.replies import on_crash, on_fault, on_http_error
 from gateway.console.services import Services
@@ -23,6 +24,7 @@ def console(services: Services) -> Starlette:
             Route(f"{prefix}/usage", usage.own_usage),
             Route(f"{prefix}/usage/history", usage.history),
             Route(f"{prefix}/usage/events/{{request_id}}", usage.event),
+            *gauge_routes(services, usage),
             Route(f"{prefix}/health/live", operations.live),
             Route(f"{prefix}/health/ready", operations.ready),
             Route(f"{prefix}/metrics", operations.metrics),

@@ -62,8 +62,10 @@ def parameters(request: Request, *known: str) -> dict[str, str]:
     return dict(given)
 
 
-def fault_answer(request: Request, fault: Fault, headers: Mapping[str, str] | None = None) -> Response:
-    """The error body: `{"error": {"code", "message", "request_id"}}`, with public texts alone."""
+def fault_answer(
+    request: Request, fault: Fault, headers: Mapping[str, str] | None = None, *, more: Mapping[str, Any] | None = None
+) -> Response:
+    """The error body: `{"error": {"code", "message", "request_id"}}` and `more`, with public texts alone."""
     kind, fields = fault.kind, dict(headers or {})
     if kind.status == 401:
         fields["www-authenticate"] = "Bearer"
@@ -74,7 +76,7 @@ def fault_answer(request: Request, fault: Fault, headers: Mapping[str, str] | No
     if kind.status >= 500:
         log.warning("console_fault", request_id=request_id_of(request), fault=kind.code, detail=fault.internal)
     error = {"code": kind.code, "message": fault.public, "request_id": request_id_of(request)}
-    return answer(request, {"error": error}, kind.status, fields)
+    return answer(request, {"error": error | dict(more or {})}, kind.status, fields)
 
 
 async def on_fault(request: Request, error: Exception) -> Response:

@@ -11,6 +11,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.console.gauge_body import gauge_body
 from gateway.console.limit_use import used_of
 from gateway.console.moments import moment, second
 from gateway.console.replies import answer, bearer, fault_answer, parameters
@@ -20,6 +21,7 @@ from gateway.console.usage_period import legacy_body, period_body, period_limit,
 from gateway.domain.accounts import Caller
 from gateway.domain.entitlements import Entitlements, Standing
 from gateway.domain.faults import LIMITER_UNAVAILABLE, NOT_FOUND, UNKNOWN_PARAMETER, UNKNOWN_TIER, Fault
+from gateway.domain.gauges import LIMITS, Gauge
 from gateway.domain.limits import UTC, Limit, Tier, Window
 from gateway.domain.metered import scoped
 from gateway.domain.usage import UsageEvent
@@ -43,9 +45,9 @@ class UsagePages:
         """  # noqa: D205
         asked = parameters(request, "days", "shape")
         days, legacy = _number(asked, "days", 0, _MOST_DAYS), _legacy(asked)
-        caller, live = await self._caller(request)
+        caller, live = await self.caller(request)
         now_s, ledger = self._services.now_ms() // 1000, self._services.ledger
-        entitled, tier = self._entitled(await ledger.standing(caller.account_id), now_s)
+        entitled, tier = self.entitled(await ledger.standing(caller.account_id), now_s)
         limits = [await self._limit(entitled, tier, limit, (caller.account_id, now_s, live)) for limit in tier.limits]
         body = {
             "account": caller.account_id,
@@ -58,6 +60,7 @@ class UsagePages:
             "month": await self._totals(caller, tier, Window.MONTH, now_s),
             "period": await self._period(caller, entitled, tier, now_s, limits),
             "lifetime": _counts(await ledger.lifetime(caller.account_id)),
+            "gauges": [gauge_body(one, tier.numbers) for one in await self._gauges(caller.account_id, tier.numbers)],
             **standing_body(entitled, tier, now_s),
         }
         if days:
@@ -67,7 +70,7 @@ class UsagePages:
     async def history(self, request: Request) -> Response:
         """`GET usage/history`: the last `months` (12 unless given) months, oldest first."""
         months = _number(parameters(request, "months"), "months", 12, MOST_MONTHS)
-        caller, _ = await self._caller(request)
+        caller, _ = await self.caller(request)
         now_s, ledger = self._services.now_ms() // 1000, self._services.ledger
         account = await ledger.account(caller.account_id)
         bought = await ledger.subscription_history(caller.account_id)
@@ -91,7 +94,7 @@ class UsagePages:
         not in the ledger yet, hence the `retry-after`.
         """
         parameters(request)
-        caller, _ = await self._caller(request)
+        caller, _ = await self.caller(request)
         ledger, request_id = self._services.ledger, request.path_params["request_id"]
         event = await ledger.event(request_id)
         if event is None or event.account_id != caller.account_id:
@@ -101,7 +104,7 @@ class UsagePages:
             return fault_answer(request, Fault(NOT_FOUND, public=unknown), {"retry-after": _PENDING_RETRY_S})
         return answer(request, _event_body(event))
 
-    async def _caller(self, request: Request) -> tuple[Caller, LiveState | None]:
+    async def caller(self, request: Request) -> tuple[Caller, LiveState | None]:
         """Who asks, as of the version that the limiter knows, and the account's live state where there is one."""
         directory, token = self._services.directory, bearer(request)
         caller = directory.known(token) or await self._services.guesses.identify(token, request.scope["client"])
@@ -116,12 +119,18 @@ class UsagePages:
             caller = await directory.identify(token)
         return caller, live
 
-    def _entitled(self, standing: Standing, now_s: int) -> tuple[Entitlements, Tier]:
+    def entitled(self, standing: Standing, now_s: int) -> tuple[Entitlements, Tier]:
         """What the account may do, and its tier made out for it. Raises Fault(UNKNOWN_TIER)."""
         entitled = self._services.entitlements(standing, now_s)
         if entitled.tier is None:
             raise Fault(UNKNOWN_TIER, f"account {standing.account.id} is on tier {entitled.effective.tier}")
         return entitled, entitled.tier
+
+    async def _gauges(self, account_id: str, numbers: Mapping[str, float]) -> list[Gauge]:
+        """The account's gauges, and at 0 those that only have a limit yet."""
+        known = {one.name: one for one in await self._services.ledger.gauges_of(account_id)}
+        limited = {name.removeprefix(LIMITS): Gauge(name.removeprefix(LIMITS), 0) for name in numbers if LIMITS in name}
+        return [gauge for _, gauge in sorted((limited | known).items())]
 
     async def _limit(
         self, entitled: Entitlements, tier: Tier, limit: Limit, at: tuple[str, int, LiveState | None]

@@ -65,6 +65,7 @@ INVALID_WEBHOOK = FaultKind(400, "invalid_webhook", _REQUEST, "This was not sign
 NOT_FOUND = FaultKind(404, "not_found", _REQUEST, "There is nothing here.")
 UNKNOWN_REQUEST = FaultKind(404, "unknown_request", _REQUEST, "Nothing is held under this request id.")
 REQUEST_ENDED = FaultKind(409, "request_ended", _REQUEST, "The request of this id has ended.")
+OVER_LIMIT = FaultKind(409, "over_limit", _REQUEST, "The gauge would pass its limit.")
 ALREADY_EXISTS = FaultKind(409, "already_exists", _REQUEST, "There is one of that name already.")
 KEPT_ELSEWHERE = FaultKind(409, "kept_elsewhere", _REQUEST, "This is kept by another system: change it there.")
 LIMITER_UNAVAILABLE = FaultKind(503, "limiter_unavailable", _SERVER, "Limits cannot be checked now. Try again soon.")

@@ -13,7 +13,7 @@ ROUTE = "metering"
 """The route, and the endpoint, of such a request in events, metrics and the log."""
 
 MOST_CHARS = 128
-OWN_ID = rf"^[A-Za-z0-9._:-]{{1,{MOST_CHARS}}}$"
+OWN_ID = rf"^[A-Za-z0-9._:-]{{1,{MOST_CHARS}}}\Z"
 """What an app may call a request. Without a slash: a correction's id ends in one and a word."""
 
 _SCOPE_DIGITS = 16

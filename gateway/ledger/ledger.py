@@ -3,6 +3,7 @@
 from gateway.ledger.accounts import AccountBook
 from gateway.ledger.arrivals import ArrivalBook
 from gateway.ledger.audit import AuditBook
+from gateway.ledger.gauges import GaugeBook
 from gateway.ledger.grants import GrantBook
 from gateway.ledger.keys import KeyBook
 from gateway.ledger.reports import ReportBook
@@ -21,6 +22,7 @@ class Ledger(
     KeyBook,
     SubscriptionBook,
     GrantBook,
+    GaugeBook,
     StandingBook,
     AuditBook,
     HistoryBook,

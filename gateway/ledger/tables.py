@@ -286,6 +286,36 @@ stripe_products = Table(
 )
 """Products and prices of Stripe's, with the metadata that says what they give."""
 
+gauges = Table(
+    "gauges",
+    metadata,
+    Column("account_id", Word, ForeignKey("accounts.id"), nullable=False, primary_key=True),
+    _text("name", key=True),
+    _count("value_milli"),
+    _count("changed_ms"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+"""Where each level stands, in thousandths."""
+
+gauge_changes = Table(
+    "gauge_changes",
+    metadata,
+    Column("row_id", COUNT, primary_key=True, autoincrement=True),
+    _text("account_id"),
+    _text("name"),
+    _text("request_id"),
+    _count("delta_milli"),
+    _count("value_milli"),
+    _text("who"),
+    _count("at_ms"),
+    Index(None, "account_id", "name", "row_id"),
+    Index(None, "account_id", "request_id"),
+    sqlite_strict=True,
+    sqlite_autoincrement=True,
+)
+"""Each change of a level, with what it was then. Rows are added and never changed."""
+
 schema_history = Table(
     "schema_history",
     metadata,

@@ -209,6 +209,7 @@ BAD = (
     ("reserve", b'{"estimate": {"input_tokens": 1.5}}', "`estimate.input_tokens`"),
     ("reserve", b'{"estimate": {"input_tokens": 1}, "lease_s": 0}', "`lease_s`"),
     ("reserve", b'{"estimate": {"input_tokens": 1}, "request_id": "a/late"}', "`request_id`"),
+    ("reserve", b'{"estimate": {"input_tokens": 1}, "request_id": "a\\n"}', "`request_id`"),
     ("reserve", b'{"estimate": {"input_tokens": 1}, "max_tokens": 3}', "unknown field `max_tokens`"),
     ("settle", b'{"usage": {}}', "`request_id`"),
     ("settle", b'{"request_id": "r"}', "`usage`"),

@@ -15,7 +15,10 @@ NOBODY = 9
 """A port that nothing listens on: such an app's requests never pass the gateway."""
 
 TIERS = """
-  free: {limits: {requests: {day: 1000}, tokens: {day: 1000, month: 100000}}, concurrency: 100}
+  free:
+    limits: {requests: {day: 1000}, tokens: {day: 1000, month: 100000}}
+    concurrency: 100
+    numbers: {max_banks: 3, max_storage_gb: 5}
   wide: {limits: {requests: {day: 100000}, tokens: {day: 1000000}}}
   narrow: {limits: {tokens: {day: 1000}}, concurrency: 2}
 """

@@ -1,6 +1,7 @@
 """What `tollway serve` prints when it is ready: where it listens, and how to send and see a first metered request.
 
-On the first start, while the ledger holds no account, it makes the account `demo` and shows its key, this once.
+On the first start, while the ledger holds no account and the sandbox answers, it makes the account `demo` and shows
+its key, this once. Where all upstreams are real, it tells how to make an account: a key nobody asked for costs money.
 Raises Fault when the ledger can't be used.
 """
 
@@ -20,6 +21,7 @@ from gateway.settings.deployment import Deployment
 from gateway.settings.model import Settings
 
 DEMO = "demo"
+FIRST = "acme"
 CHAT_PATH = "/v1/chat/completions"
 
 
@@ -28,10 +30,11 @@ async def welcome(settings: Settings, deployment: Deployment, port: int, file: P
     ledger = Ledger.open(deployment.database_url, settings.database)
     try:
         found = await ledger.list_accounts(limit=1)
-        key = "" if found else await _demo_key(ledger, settings.default_tier, deployment.digest_key)
+        trial = not found and any(upstream.uses_sandbox for upstream in settings.upstreams.values())
+        key = await _demo_key(ledger, settings.default_tier, deployment.digest_key) if trial else ""
     finally:
         await ledger.close()
-    account = found[0].id if found else DEMO
+    account = found[0].id if found else DEMO if trial else ""
     print("\n".join(_lines(settings, port, account, key, _command(file))), flush=True)
 
 
@@ -54,11 +57,14 @@ def _lines(settings: Settings, port: int, account: str, key: str, command: str) 
     lines = ["", f"Tollway is ready on http://{host}:{port}", ""]
     if key:
         lines += [f"Account {DEMO} was made on tier {settings.default_tier}. Its key, shown this once:", f"  {key}"]
-    else:
+    elif account:
         lines += ["Make a key:", f"  {command} keys create {account}"]
+    else:
+        lines += ["Make the first account, and its key:", f"  {command} accounts create {FIRST}"]
+        lines += [f"  {command} keys create {FIRST}"]
     if any(route.path in {CHAT_PATH, "/v1/*", "/*"} and route.dialect == "openai" for route in settings.routes):
         lines += ["Stream a metered answer:", *_curl(f"http://{host}:{port}", key or "$TOLLWAY_KEY")]
-    lines += ["See what it used:", f"  {command} usage {account}"]
+    lines += ["See what it used:", f"  {command} usage {account or FIRST}"]
     sandboxed = [name for name, upstream in settings.upstreams.items() if upstream.uses_sandbox]
     if sandboxed:
         lines += ["", f"Upstream {', '.join(sandboxed)} has no key: the built-in sandbox answers for it."]

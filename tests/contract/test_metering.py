@@ -1,6 +1,8 @@
 """The metering API (B1): apps that call their upstream by themselves are held to the same limits, to the token."""
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,9 @@ from gateway.domain.accounts import ApiKey
 from gateway.domain.key_terms import KeyTerms
 from gateway.domain.usage import CountedBy, Outcome
 from gateway.identity.keys import new_key
-from tests.support.metering import App, app_beside
+from tests.support.metering import NOBODY, TIERS, App, app_beside
 from tests.support.own_usage import limit_of
-from tests.support.stand import now_ms
+from tests.support.stand import now_ms, stand
 from tests.support.until import until
 from tests.support.valkey import ValkeyServer
 
@@ -255,3 +257,40 @@ async def test_a_keys_scope_holds_here_too(tmp_path: Path, valkey: ValkeyServer)
                 assert (answer.status_code, answer.json()["error"]["code"]) == (403, says)
         assert (await narrow.reserve("r1", model="o3")).status_code == 200
         assert (await narrow.settle("r1")).status_code == 200
+
+
+async def test_any_gateway_settles_what_another_reserved(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """Behind a load balancer the calls of one request meet different gateways, which know nothing but Redis."""
+    async with app_beside(tmp_path, valkey) as one, stand(tmp_path, valkey, NOBODY, tiers=TIERS) as second:
+        other = App(second, one.key)
+        await one.reserve("r1", 10, 90)
+        assert (await other.reserve("r1")).json()["held"]["tokens/day"] == 100
+        extended = await other.post("extend", request_id="r1", estimate={"input_tokens": 10, "output_tokens": 190})
+        assert extended.json()["held"]["tokens/day"] == 200
+
+        answers = await asyncio.gather(*[app.settle("r1", 5, 6) for app in (one, other) * 5])
+
+        assert {(answer.status_code, answer.json()["tokens"]) for answer in answers} == {(200, 11)}
+        assert (await one.used(), await other.used(), await one.running()) == (11, 11, 0)
+        assert (await second.event(one.wire_id("r1"))).output_tokens == 6
+
+
+async def test_silent_redis_is_told_and_nothing_is_taken(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """An app whose call could not be checked is told to come again, and not that it may go on or has to pay."""
+    async with app_beside(tmp_path, valkey) as app:
+        await app.reserve("r1", 10, 90)
+        os.kill(valkey.pid, signal.SIGSTOP)
+        try:
+            for answer in (await app.reserve("r2"), await app.settle("r1", 1, 1)):
+                assert (answer.status_code, answer.json()["error"]["code"]) == (503, "limiter_unavailable")
+        finally:
+            os.kill(valkey.pid, signal.SIGCONT)
+
+        async def settled() -> bool:
+            return bool((await app.settle("r1", 1, 1)).status_code == 200)
+
+        async def at_rest() -> bool:
+            return (await app.used(), await app.running()) == (2, 0)
+
+        await until(settled)
+        await until(at_rest)

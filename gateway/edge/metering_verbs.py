@@ -179,6 +179,8 @@ class MeteringVerbs:
         if not trace.charged:
             await self.requests.charge(report, self._lines(caller, trace, report), again=trace.report is not None)
             self._record(exchange, report)
+        elif trace.hold is not None:
+            self.requests.drop(caller.account_id, trace.hold)
         await self._look(exchange, caller)
         await send_answer(exchange, ended_body(report))
 

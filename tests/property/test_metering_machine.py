@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.metering import App, app_beside
@@ -115,6 +115,7 @@ def test_any_order_of_verbs_is_charged_once(runner: tuple[asyncio.Runner, App]) 
     loop, app = runner
     numbers = count()
 
+    @settings(deadline=None, max_examples=70)
     @given(STEPS)
     def story(steps: list[Step]) -> None:
         async def fresh() -> None:

@@ -72,17 +72,18 @@ class Caller:
             story.whole = True
 
     async def _read_chunks(self, story: Story, reader: asyncio.StreamReader) -> None:
-        held, broken = b"", False
+        held, ended, broken = b"", False, False
         while size := int(await reader.readuntil(b"\r\n"), 16):
             held += await reader.readexactly(size)
             await reader.readexactly(2)
             *events, held = held.split(b"\n\n")
+            ended = ended or b"data: [DONE]" in events
             broken = broken or any(b'data: {"error"' in event for event in events)
             story.seen += sum(event.count(SHOWN) for event in events)
             if 0 < story.leaves_at <= story.seen:
                 return self._leave(story)
         await reader.readexactly(2)
-        story.whole = not broken
+        story.whole = ended and not broken
         return None
 
 

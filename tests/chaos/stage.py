@@ -246,9 +246,11 @@ async def _accounts(ledger: Ledger, digest_key: bytes) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _valkey() -> Iterator[ValkeyServer]:
-    """As the embedded one runs: what it has answered survives its being killed."""
+    """What it has answered survives its being killed, whatever the disk does: `everysec` would hold a write back while a
+    sync of the file is under way, for up to 2 s.
+    """  # noqa: D205
     with tempfile.TemporaryDirectory(prefix="twc") as path:
-        server = ValkeyServer(Path(path), "--appendonly", "yes", "--appendfsync", "everysec")
+        server = ValkeyServer(Path(path), "--appendonly", "yes", "--appendfsync", "always")
         with server:
             yield server
 

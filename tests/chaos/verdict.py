@@ -21,6 +21,8 @@ Used = tuple[int, int, int]
 NOTHING: Used = (0, 0, 0)
 SHOWN_AT_MOST = 12
 LOST_WITH_A_FLUSH_S = 3.0
+ON_THE_WAY_S = 1.0
+"""From the reservation to the upstream, on a busy machine."""
 
 
 @dataclass(slots=True)
@@ -83,7 +85,8 @@ def _books(stage: Stage, stories: Sequence[Story], events: Sequence[UsageEvent],
 def _flushed(stage: Stage, story: Story) -> bool:
     """Whether a FLUSHALL may have taken the request's hold or its event."""
     ended_s = max(story.ended_s, story.left_s, story.arrived_s)
-    return any(story.arrived_s <= at_s <= ended_s + LOST_WITH_A_FLUSH_S for at_s in stage.flushes_s)
+    reserved_s = story.arrived_s - ON_THE_WAY_S
+    return any(reserved_s <= at_s <= ended_s + LOST_WITH_A_FLUSH_S for at_s in stage.flushes_s)
 
 
 def _used(events: Sequence[UsageEvent]) -> Used:

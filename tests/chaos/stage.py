@@ -246,8 +246,8 @@ async def _accounts(ledger: Ledger, digest_key: bytes) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _valkey() -> Iterator[ValkeyServer]:
-    """What it has answered survives its being killed, whatever the disk does: `everysec` would hold a write back while a
-    sync of the file is under way, for up to 2 s.
+    """What it has answered survives its being killed, whatever the disk does: `everysec` would hold a write back while
+    a sync of the file is under way, for up to 2 s.
     """  # noqa: D205
     with tempfile.TemporaryDirectory(prefix="twc") as path:
         server = ValkeyServer(Path(path), "--appendonly", "yes", "--appendfsync", "always")

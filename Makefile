@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test check format bench chaos lock
+.PHONY: help run test check format bench flush chaos lock
 help:  ## list the verbs
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 
@@ -39,6 +39,9 @@ format: $(BIN)/pytest  ## rewrite to the house style
 
 bench: $(BIN)/pytest  ## CPU per request and per chunk: direct, bare proxy, full duty
 	$(BIN)/python tests/bench/run.py $(ARGS)
+
+flush: $(BIN)/pytest  ## how long usage takes to the ledger, and how much a flusher carries
+	$(BIN)/python -m tests.bench.flush $(ARGS)
 
 chaos: $(BIN)/pytest  ## random faults from printed seeds: what is over, lost or doubled?
 	$(BIN)/python -m tests.chaos.run $(ARGS)

@@ -40,6 +40,7 @@ from gateway.identity.key_sets import KeySet
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.outbox import apply_outbox, run_outbox
 from gateway.ledger.partitions import run_partitions
+from gateway.metering.backlog import Backlog
 from gateway.metering.flusher import Flusher
 from gateway.metering.ratio import Ratios
 from gateway.metering.tokenizer import Tokenizer
@@ -85,7 +86,7 @@ class Gateway:
         self._deployment = deployment
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
-        self._backlog = 0
+        self._backlog = Backlog(settings.metering.max_backlog_events)
         self._oldest_ms: int | None = None
         self._metrics = Metrics(deployment.worker)
         self._metrics_file = worker_file(deployment.metrics_dir, deployment.worker)
@@ -239,7 +240,9 @@ class Gateway:
         leases = Leases(limiter, settling, self._departures.running, metering.hold_lease_s)
         self._reaper = Reaper(limiter, leases.renew)
         lease_ms, idle_s = metering.hold_lease_s * 1000, settings.listen.websocket_idle_s
-        admission = self._admission = Admission(limiter, self._outage, directory, hydration, snapshot.plans, lease_ms)
+        admission = self._admission = Admission(
+            limiter, self._outage, directory, hydration, snapshot.plans, lease_ms, self._backlog
+        )
         most_bytes = metering.max_buffered_answer_mb * MIB
         relay = Relay(settling, extending, self._departures, most_bytes)
         bandwidth = Bandwidth(settings.listen.workers, asyncio.get_running_loop().time)
@@ -348,7 +351,8 @@ class Gateway:
         watch(catalogue.SETTINGS_VERSION, lambda: self._version)
         watch(catalogue.STRIPE_OPEN, self._billing.open_events)
         watch(catalogue.STRIPE_DRIFT, self._billing.drifted)
-        watch(catalogue.USAGE_BACKLOG, lambda: self._backlog)
+        watch(catalogue.USAGE_BACKLOG, lambda: self._backlog.events)
+        watch(catalogue.USAGE_BACKLOG_FULL, lambda: self._backlog.full)
         watch(catalogue.CLOCK_OFFSET, lambda: self._limiter.clock_offset_ms / 1000)
 
     def _flush_lag_s(self) -> float:
@@ -360,7 +364,7 @@ class Gateway:
         """Write this worker's metrics where the worker that is scraped finds them."""
         while True:
             with suppress(Fault, RedisError):
-                self._backlog = await self._stream.backlog()
+                self._backlog.saw(await self._stream.backlog())
                 self._oldest_ms = await self._stream.oldest_ms()
             self._write_metrics()
             await asyncio.sleep(REPORT_INTERVAL_S)

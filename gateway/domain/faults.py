@@ -70,6 +70,7 @@ ALREADY_EXISTS = FaultKind(409, "already_exists", _REQUEST, "There is one of tha
 KEPT_ELSEWHERE = FaultKind(409, "kept_elsewhere", _REQUEST, "This is kept by another system: change it there.")
 LIMITER_UNAVAILABLE = FaultKind(503, "limiter_unavailable", _SERVER, "Limits cannot be checked now. Try again soon.")
 LEDGER_UNAVAILABLE = FaultKind(503, "ledger_unavailable", _SERVER, "Accounts cannot be read now. Try again soon.")
+LEDGER_BEHIND = FaultKind(503, "ledger_behind", _SERVER, "Too much usage waits to be written down. Try again soon.")
 UPSTREAM_REFUSED = FaultKind(502, "upstream_unreachable", _SERVER, "The upstream could not be reached.")
 UPSTREAM_BROKEN = FaultKind(502, "upstream_broken", _SERVER, "The upstream's answer was cut short or is not HTTP.")
 UPSTREAM_TIMEOUT = FaultKind(504, "upstream_timeout", _SERVER, "The upstream did not answer in time.")

@@ -3,7 +3,7 @@
 Promises: one round trip in the common case; an account's tier and limits are never older than the version the limiter
 knows; an account that the limiter lost is rebuilt from the ledger before anything of it is admitted; where the limiter
 is silent, the tier says whether this worker admits its share. Fails with Fault: what `Directory.identify` raises,
-UNKNOWN_TIER, LIMITER_UNAVAILABLE, LEDGER_UNAVAILABLE.
+UNKNOWN_TIER, LIMITER_UNAVAILABLE, LEDGER_UNAVAILABLE; LEDGER_BEHIND where too much usage waits for the ledger.
 """
 
 import time
@@ -13,13 +13,14 @@ import msgspec
 
 from gateway.domain.accounts import Caller
 from gateway.domain.decisions import Admitted, Line, Missing, Refused, Reservation, Skewed, Stale
-from gateway.domain.faults import LIMITER_UNAVAILABLE, UNKNOWN_TIER, Fault
+from gateway.domain.faults import LEDGER_BEHIND, LIMITER_UNAVAILABLE, UNKNOWN_TIER, Fault
 from gateway.domain.limits import MAXIMUM, WhenUnavailable
 from gateway.domain.usage import CountedBy, Outcome, Usage
 from gateway.edge.exchange import Exchange
 from gateway.edge.hydration import Hydration
 from gateway.edge.settling import usage_event
 from gateway.identity.directory import Directory
+from gateway.metering.backlog import Backlog
 from gateway.quota.limiter import Limiter
 from gateway.quota.outage import Outage
 from gateway.snapshot import Frame, Plan
@@ -43,6 +44,7 @@ class Admission:
         hydration: Hydration,
         plans: Mapping[str, Plan],
         lease_ms: int,
+        backlog: Backlog,
     ) -> None:
         self._outage = outage
         self._limiter = limiter
@@ -50,6 +52,7 @@ class Admission:
         self._hydration = hydration
         self.plans = plans
         self.lease_ms = lease_ms
+        self._backlog = backlog
 
     async def admit(self, exchange: Exchange, caller: Caller, token: bytes, estimate: Usage) -> Admitted | Refused:
         """Reserve one request and `estimate`; what was learned on the way stands in the exchange."""
@@ -77,6 +80,8 @@ class Admission:
 
         `is_used` says that the estimate is what was used already: no limit refuses it, and a reap charges the whole.
         """
+        if self._backlog.full and not is_used:
+            raise Fault(LEDGER_BEHIND, f"{self._backlog.events} events wait for the ledger")
         decision: object = None
         begun_ms = 0
         for _ in range(ATTEMPTS):

@@ -105,6 +105,7 @@ ANSWERS_DRAINING = Gauge("tollway_answers_draining", "Answers read on for client
 CONNECTIONS_OPEN = Gauge("tollway_upstream_connections_open", "Connections to upstreams, busy and idle.")
 CONNECTIONS_IDLE = Gauge("tollway_upstream_connections_idle", "Connections to upstreams that wait for a request.")
 USAGE_BACKLOG = Gauge("tollway_usage_backlog_events", "Usage events not yet in the ledger.", Merge.LARGEST)
+USAGE_BACKLOG_FULL = Gauge("tollway_usage_backlog_full", "Workers that admit nothing until the backlog falls.")
 FLUSH_LAG = Gauge("tollway_flush_lag_seconds", "Age of the oldest usage event not yet in the ledger.", Merge.LARGEST)
 JOURNAL_BYTES = Gauge("tollway_journal_bytes", "Journal not yet replayed, of living workers.")
 JOURNAL_FAILING = Gauge("tollway_journal_failing", "Workers that can't write their journal.")

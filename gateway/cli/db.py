@@ -1,4 +1,4 @@
-"""Migrate the ledger: `tollway db upgrade`, `downgrade`, `status`; and verify it: `tollway db verify`.
+"""The ledger's schema: `tollway db upgrade`, `downgrade`, `status`; and what it holds: `verify`, `set-aside`.
 
 Starting a gateway upgrades it by itself. Stop every gateway before a downgrade, and take a backup.
 """
@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from gateway.cli.bad_input import BadInput
 from gateway.cli.connections import deployed
+from gateway.cli.set_aside import list_or_replay
 from gateway.cli.table import table
 from gateway.cli.verbs import add_verb
 from gateway.cli.verify import verify
@@ -29,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check = add_verb(
         verbs, "verify", "hold live counters, sums and events against each other; status 1 where they differ"
     )
+    aside = add_verb(verbs, "set-aside", "list usage that could not be read as events")
+    aside.add_argument("--replay", action="store_true", help="try it again first, as after an upgrade")
     check.add_argument("--repair", action="store_true", help="mend what differs, while the gateway runs")
 
 
@@ -36,6 +39,9 @@ def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     if args.verb == "verify":
         return asyncio.run(verify(args.file, repair=args.repair))
+    if args.verb == "set-aside":
+        asyncio.run(list_or_replay(args.file, replay=args.replay))
+        return 0
     asyncio.run(_run(args))
     return 0
 

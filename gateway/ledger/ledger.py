@@ -7,6 +7,7 @@ from gateway.ledger.gauges import GaugeBook
 from gateway.ledger.grants import GrantBook
 from gateway.ledger.keys import KeyBook
 from gateway.ledger.reports import ReportBook
+from gateway.ledger.set_aside import SetAsideBook
 from gateway.ledger.standings import StandingBook
 from gateway.ledger.stripe_customers import CustomerBook
 from gateway.ledger.stripe_inbox import InboxBook
@@ -28,6 +29,7 @@ class Ledger(
     HistoryBook,
     ArrivalBook,
     ReportBook,
+    SetAsideBook,
     UsageBook,
     InboxBook,
     CustomerBook,

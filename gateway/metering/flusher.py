@@ -181,17 +181,21 @@ def _sorted(entries: Sequence[Entry]) -> tuple[list[UsageEvent], list[tuple[byte
     events: list[UsageEvent] = []
     unreadable: list[tuple[bytes, str]] = []
     for entry in entries:
-        try:
-            event = _decode(entry.payload)
-        except msgspec.DecodeError as error:
-            unreadable.append((entry.payload, str(error)))
-            continue
-        reason = unfit(event)
-        if reason is None:
-            events.append(event)
+        event = event_of(entry.payload)
+        if isinstance(event, str):
+            unreadable.append((entry.payload, event))
         else:
-            unreadable.append((entry.payload, reason))
+            events.append(event)
     return events, unreadable
+
+
+def event_of(payload: bytes) -> UsageEvent | str:
+    """The event that an entry's bytes are, or why they are none that the ledger can hold."""
+    try:
+        event = _decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return str(error)
+    return unfit(event) or event
 
 
 def _detail(error: Exception) -> str:

@@ -193,9 +193,27 @@ async def test_a_flusher_killed_after_the_commit_counts_nothing_twice(
         packed(an_event("r9"))[:-3],
         packed(an_event("r9", input_tokens=2**60)),
         packed(an_event("r9", admitted_ms=-1)),
+        packed(an_event("r9", request_bytes=2**64 - 1)),
+        packed(an_event("r9", outcome="of a newer\0gateway")),
+        packed(an_event("r9", tier="\0")).replace(b"\0\x16", b"\0\x15", 1)[:-3],
+        packed(an_event("r9", model="no text")).replace(b"no text", b"\xff\xfe text"[:7]),
+        b"\xdc\x00\x17" + packed(an_event("r9"))[3:] + b"\x91" * 100_000,
         bytes(range(200)),
     ],
-    ids=["empty", "reserved byte", "text", "cut", "absurd count", "absurd time", "noise"],
+    ids=[
+        "empty",
+        "reserved byte",
+        "text",
+        "cut",
+        "absurd count",
+        "absurd time",
+        "beyond 64 bits",
+        "unknown outcome",
+        "a field short",
+        "no UTF-8",
+        "a field nested deep",
+        "noise",
+    ],
 )
 async def test_what_is_no_event_is_set_aside_and_holds_nothing_up(
     link: RedisLink, stream: RedisUsageStream, ledger: FailingLedger, poison: bytes

@@ -12,6 +12,8 @@ from zlib import crc32
 from gateway.billing.stripe_billing import stripe_billing
 from gateway.console.admin_desk import Desk
 from gateway.console.app import console
+from gateway.console.drift import Drift
+from gateway.console.drift_watch import DriftWatch
 from gateway.console.services import Services
 from gateway.dialects.registry import DIALECTS
 from gateway.domain.entitlements import Entitlements, Standing
@@ -55,12 +57,13 @@ from gateway.quota.reaper import Reaper
 from gateway.quota.redis_limiter import RedisLimiter
 from gateway.quota.redis_links import link_of
 from gateway.quota.redis_replay import RedisReplay
+from gateway.quota.redis_survey import RedisSurvey
 from gateway.quota.resp import RedisError
 from gateway.quota.scripts import forbidden, preloading
 from gateway.quota.usage_stream import RedisUsageStream
 from gateway.settings.deployment import Deployment
 from gateway.settings.model import Settings
-from gateway.snapshot import Snapshot
+from gateway.snapshot import Plan, Snapshot
 from gateway.telemetry import catalogue
 from gateway.telemetry.exposition import render
 from gateway.telemetry.log import log
@@ -135,6 +138,9 @@ class Gateway:
             on_flushed=self._metrics.count_flushed,
             forget=self._limiter.forget,
         )
+        survey = RedisSurvey(self._link, self._keyspace)
+        drift = Drift(survey, self._limiter, self._ledger)
+        self._drift = DriftWatch(self._ledger, survey, drift, self._lease("drift"), self._plan_of)
         self._entry = self._compose()
         self._start_tasks()
 
@@ -148,6 +154,7 @@ class Gateway:
         self._start(self._replay.run())
         for work in self._billing.running(self._lease, self._owner):
             self._start(work)
+        self._start(self._drift.run(self._owner))
         self._watch()
         self._start(self._report())
 
@@ -327,6 +334,10 @@ class Gateway:
         """By the tiers and rules in force now."""
         return self._proxy.snapshot.entitlements(standing, now_s)
 
+    async def _plan_of(self, account_id: str) -> Plan | None:
+        tier = self._entitlements(await self._ledger.standing(account_id), self._now_ms() // 1000).tier
+        return None if tier is None else Plan(tier)
+
     def _watch(self) -> None:
         """Gauges and counters that other parts keep."""
         watch = self._metrics.watch
@@ -353,6 +364,8 @@ class Gateway:
         watch(catalogue.STRIPE_DRIFT, self._billing.drifted)
         watch(catalogue.USAGE_BACKLOG, lambda: self._backlog.events)
         watch(catalogue.USAGE_BACKLOG_FULL, lambda: self._backlog.full)
+        watch(catalogue.DRIFT_ACCOUNTS, lambda: self._drift.drifted)
+        watch(catalogue.DRIFT_CHECKED, lambda: self._drift.checked)
         watch(catalogue.CLOCK_OFFSET, lambda: self._limiter.clock_offset_ms / 1000)
 
     def _flush_lag_s(self) -> float:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from gateway.cli.bad_input import BadInput
 from gateway.cli.connections import Connections, Live, connected
-from gateway.cli.drift import LOOKS, Difference, Drift
 from gateway.cli.operator import operator
 from gateway.cli.table import table
+from gateway.console.drift import LOOKS, Difference, Drift
 from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
 from gateway.ledger.tables import SUMS
 from gateway.ledger.verification import SumDrift

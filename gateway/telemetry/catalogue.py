@@ -86,6 +86,7 @@ UPSTREAM_ATTEMPTS = Counter(
 ADMIN_REFUSED = Counter("tollway_admin_refused_total", "Requests to the admin API without the admin token.")
 STRIPE_EVENTS = Counter("tollway_stripe_events_total", "Webhooks of Stripe, by how each ended.", ("result",))
 STRIPE_DRIFT = Counter("tollway_stripe_drift_total", "Subscriptions that were not as Stripe has them.")
+DRIFT_CHECKED = Counter("tollway_drift_checked_total", "Accounts whose counters were held against the ledger.")
 LOG_LINES_DROPPED = Counter("tollway_log_lines_dropped_total", "Log lines lost to a slow or lost reader.")
 RELOADS = Counter("tollway_settings_reloads_total", "Changes of gateway.yaml, applied or refused.", ("outcome",))
 
@@ -106,6 +107,9 @@ CONNECTIONS_OPEN = Gauge("tollway_upstream_connections_open", "Connections to up
 CONNECTIONS_IDLE = Gauge("tollway_upstream_connections_idle", "Connections to upstreams that wait for a request.")
 USAGE_BACKLOG = Gauge("tollway_usage_backlog_events", "Usage events not yet in the ledger.", Merge.LARGEST)
 USAGE_BACKLOG_FULL = Gauge("tollway_usage_backlog_full", "Workers that admit nothing until the backlog falls.")
+DRIFT_ACCOUNTS = Gauge(
+    "tollway_drift_accounts", "Accounts whose counters are not what the ledger holds, of those checked.", Merge.LARGEST
+)
 FLUSH_LAG = Gauge("tollway_flush_lag_seconds", "Age of the oldest usage event not yet in the ledger.", Merge.LARGEST)
 JOURNAL_BYTES = Gauge("tollway_journal_bytes", "Journal not yet replayed, of living workers.")
 JOURNAL_FAILING = Gauge("tollway_journal_failing", "Workers that can't write their journal.")

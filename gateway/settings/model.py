@@ -185,12 +185,7 @@ class Metering(Section, frozen=True, kw_only=True):
         int, Meta(ge=10, le=60_000, description="How often settled usage moves from Redis to the ledger.")
     ] = 200
     max_backlog_events: Annotated[
-        int,
-        Meta(
-            ge=1,
-            le=1_000_000_000,
-            description="Most usage events that wait for the ledger; beyond it, new requests get 503.",
-        ),
+        int, Meta(ge=1, le=1_000_000_000, description="Events that may wait for the ledger; then new requests get 503.")
     ] = 1_000_000
     hold_lease_s: Annotated[
         int, Meta(ge=5, le=3600, description="How long a dead gateway's reservations are held.")

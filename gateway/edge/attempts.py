@@ -17,6 +17,7 @@ from gateway.domain.faults import UPSTREAM_BROKEN, UPSTREAM_REFUSED, UPSTREAM_TI
 from gateway.domain.usage import Usage
 from gateway.edge.exchange import Exchange
 from gateway.edge.headers import forwarded
+from gateway.edge.request_body import length_of
 from gateway.snapshot import Route
 from gateway.upstream.choice import Choice, Member, Upstream
 from gateway.upstream.retry_after import retry_after_s
@@ -106,7 +107,8 @@ class Attempts(msgspec.Struct, eq=False):
             path, body = exchange.dialect.with_model(path, body, exchange.record.model)
         request_id = exchange.request_id.encode()
         headers = forwarded(scope["headers"], target, request_id, plain_answer=self.route.reads_body)
-        return await target.transport.send(scope["method"].encode(), path, headers, body)
+        length = length_of(exchange, body)
+        return await target.transport.send(scope["method"].encode(), path, headers, body, length)
 
     def _tell(self, upstream: Upstream, member: Member) -> bool:
         """Note where the request went, and as which model; whether that is another one than was asked for."""

@@ -25,7 +25,7 @@ from gateway.edge.preflight import is_preflight, pass_preflight
 from gateway.edge.query_key import key_in, without_key
 from gateway.edge.relay import Relay
 from gateway.edge.reply import send_fault, send_refusal
-from gateway.edge.request_body import PASSING_BYTES, announced_bytes, is_awaited, pass_on, read_whole
+from gateway.edge.request_body import PASSING_BYTES, announced_bytes, is_awaited, length_of, pass_on, read_whole
 from gateway.edge.request_id import new_request_id
 from gateway.edge.rules import rule
 from gateway.edge.settling import Settling
@@ -154,7 +154,8 @@ class Proxy:
             exchange.record.forwarded_s = time.perf_counter()
             return answer
         headers = forwarded(scope["headers"], route.target, exchange.request_id.encode(), plain_answer=route.reads_body)
-        answer = await route.target.transport.send(scope["method"].encode(), path, headers, sent)
+        length = length_of(exchange, sent)
+        answer = await route.target.transport.send(scope["method"].encode(), path, headers, sent, length)
         exchange.record.forwarded_s = time.perf_counter()
         return answer
 

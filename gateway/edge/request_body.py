@@ -21,6 +21,11 @@ def announced_bytes(headers: RawHeaders) -> int | None:
     return length
 
 
+def length_of(exchange: Exchange, body: bytes | AsyncIterator[bytes]) -> int | None:
+    """How long a body that passes was announced to be; None where nobody said, and where the bytes are here."""
+    return None if isinstance(body, bytes) else announced_bytes(exchange.scope["headers"])
+
+
 def is_awaited(exchange: Exchange) -> bool:
     """Whether the caller waits to be asked for the body: it isn't before the request was admitted."""
     return any(name == b"expect" for name, _ in exchange.scope["headers"])

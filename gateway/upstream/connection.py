@@ -88,11 +88,11 @@ class Connection(asyncio.Protocol):
     # -- the exchange
 
     def begin(
-        self, arrival: asyncio.Future[None], head: bytes, body: bytes, *, head_only: bool, chunked: bool = False
+        self, arrival: asyncio.Future[None], head: bytes, body: bytes, *, head_only: bool, streamed: bool = False
     ) -> LeanAnswer:
         """Write a request and return its answer, still empty; `arrival` is resolved once its head or a fault is here.
 
-        With `chunked`, `send_chunks` must follow. `head_only` is for HEAD, whose answers have no body.
+        With `streamed`, `send_body` must follow. `head_only` is for HEAD, whose answers have no body.
         """
         answer = LeanAnswer(self, arrival)
         if self.closed:
@@ -103,7 +103,7 @@ class Connection(asyncio.Protocol):
         self._headers = []
         self._barren_bytes = 0
         self._complete = self._junk = False
-        self._head_only, self._sending = head_only, chunked
+        self._head_only, self._sending = head_only, streamed
         timeouts = self._timeouts
         self.deadline = self._clock.ahead + timeouts.first_byte_s
         if timeouts.total_s:
@@ -113,19 +113,20 @@ class Connection(asyncio.Protocol):
             self._transport.write(body)
         return answer
 
-    async def send_chunks(self, body: AsyncIterator[bytes]) -> None:
-        """Send the body of an exchange begun with `chunked`, at the pace of its slower end."""
+    async def send_body(self, body: AsyncIterator[bytes], *, chunked: bool) -> None:
+        """Send the body of an exchange begun with `streamed`, at the pace of its slower end."""
         self.deadline = math.inf
         async for chunk in body:
             if self.closed:
                 return
             if chunk:
-                self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+                self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
             if self._drained is not None:
                 await self._wait_until_drained(self._drained)
         if self.closed:
             return
-        self._transport.write(b"0\r\n\r\n")
+        if chunked:
+            self._transport.write(b"0\r\n\r\n")
         self._sending = False
         self.deadline = self._clock.ahead + self._timeouts.first_byte_s
 

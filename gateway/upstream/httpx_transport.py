@@ -23,7 +23,7 @@ from gateway.domain.faults import (
     Fault,
 )
 from gateway.upstream.origin import host_field
-from gateway.upstream.request_head import NEEDS_NO_LENGTH, check_fields
+from gateway.upstream.request_head import NEEDS_NO_LENGTH, check_fields, exactly
 from gateway.upstream.tls import verifying_context
 from gateway.upstream.transport import Origin, RawHeaders, Timeouts, Unsent
 
@@ -201,11 +201,18 @@ class HttpxTransport:
         )
 
     async def send(
-        self, method: bytes, target: bytes, headers: RawHeaders, body: bytes | AsyncIterator[bytes]
+        self,
+        method: bytes,
+        target: bytes,
+        headers: RawHeaders,
+        body: bytes | AsyncIterator[bytes],
+        length: int | None = None,
     ) -> HttpxAnswer:
         """See `transport.Transport`. A cancelled send closes its connection (or its HTTP/2 stream)."""
         check_fields(method, target, headers)
-        framed = [self._host, *headers, *_framing(method, body)]
+        framed = [self._host, *headers, *_framing(method, body, length)]
+        if length is not None and not isinstance(body, bytes):
+            body = exactly(body, length)
         total_s = self._timeouts.total_s
         total_deadline = asyncio.get_running_loop().time() + total_s if total_s else math.inf
         response = await self._attempt(method, target, framed, body, total_deadline, may_repeat=True)
@@ -280,12 +287,14 @@ async def _close(response: httpx.Response) -> None:
         await response.aclose()
 
 
-def _framing(method: bytes, body: bytes | AsyncIterator[bytes]) -> RawHeaders:
-    if not isinstance(body, bytes):
+def _framing(method: bytes, body: bytes | AsyncIterator[bytes], length: int | None) -> RawHeaders:
+    if isinstance(body, bytes):
+        length = len(body)
+    if length is None:
         return [(b"transfer-encoding", b"chunked")]
-    if not body and method in NEEDS_NO_LENGTH:
+    if not length and method in NEEDS_NO_LENGTH:
         return []
-    return [(b"content-length", b"%d" % len(body))]
+    return [(b"content-length", b"%d" % length)]
 
 
 def _when(deadline: float) -> float | None:

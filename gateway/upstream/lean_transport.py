@@ -6,12 +6,13 @@ The gateway's hot path: a request with its body in memory costs one write, one f
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 
 from gateway.domain.faults import Fault
 from gateway.upstream.answer import LeanAnswer
+from gateway.upstream.connection import Connection
 from gateway.upstream.pool import Pool
-from gateway.upstream.request_head import RequestHead
+from gateway.upstream.request_head import RequestHead, exactly
 from gateway.upstream.tls import verifying_context
 from gateway.upstream.transport import Origin, RawHeaders, Timeouts
 
@@ -40,11 +41,16 @@ class LeanTransport:
         self._create_future = asyncio.get_running_loop().create_future
 
     async def send(
-        self, method: bytes, target: bytes, headers: RawHeaders, body: bytes | AsyncIterator[bytes]
+        self,
+        method: bytes,
+        target: bytes,
+        headers: RawHeaders,
+        body: bytes | AsyncIterator[bytes],
+        length: int | None = None,
     ) -> LeanAnswer:
         """See `transport.Transport`. A cancelled send closes its connection."""
         if not isinstance(body, bytes):
-            return await self._send_chunked(method, target, headers, body)
+            return await self._send_streamed(method, target, headers, body, length)
         head, rest = self._head.whole(method, target, headers, body)
         connection = self._pool.take() or await self._pool.acquire()
         retried = False
@@ -63,15 +69,15 @@ class LeanTransport:
             retried = True
             connection = await self._pool.acquire(fresh=True)
 
-    async def _send_chunked(
-        self, method: bytes, target: bytes, headers: RawHeaders, body: AsyncIterator[bytes]
+    async def _send_streamed(
+        self, method: bytes, target: bytes, headers: RawHeaders, body: AsyncIterator[bytes], length: int | None
     ) -> LeanAnswer:
         """Send and listen at once. An answer that comes before the body's end ends the sending."""
-        head = self._head.chunked(method, target, headers)
+        head = self._head.streamed(method, target, headers, length)
         connection = self._pool.take() or await self._pool.acquire()
         arrival = self._create_future()
-        answer = connection.begin(arrival, head, b"", head_only=method == b"HEAD", chunked=True)
-        sending = asyncio.get_running_loop().create_task(connection.send_chunks(body))
+        answer = connection.begin(arrival, head, b"", head_only=method == b"HEAD", streamed=True)
+        sending = asyncio.get_running_loop().create_task(_sending(connection, body, length))
         try:
             await asyncio.wait((arrival, sending), return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
@@ -93,6 +99,12 @@ class LeanTransport:
     async def aclose(self) -> None:
         """See `transport.Transport`."""
         await self._pool.aclose()
+
+
+def _sending(connection: Connection, body: AsyncIterator[bytes], length: int | None) -> Coroutine[None, None, None]:
+    if length is None:
+        return connection.send_body(body, chunked=True)
+    return connection.send_body(exactly(body, length), chunked=False)
 
 
 def _fault_of(answer: LeanAnswer) -> Fault:

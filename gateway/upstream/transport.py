@@ -65,13 +65,21 @@ class Transport(Protocol):
     """Sends requests to one origin over pooled connections."""
 
     async def send(
-        self, method: bytes, target: bytes, headers: RawHeaders, body: bytes | AsyncIterator[bytes]
+        self,
+        method: bytes,
+        target: bytes,
+        headers: RawHeaders,
+        body: bytes | AsyncIterator[bytes],
+        length: int | None = None,
     ) -> Answer:
         """Send a request and return once the answer's head (past any 1xx) is here.
 
         `target` is path and query as they go on the wire; the transport puts the origin's `base_path` before it and
-        adds `host` (and the framing of the body: `content-length` for bytes, chunked for an iterator), so `headers`
-        carries neither. Raises `Unsent` where no connection was had.
+        adds `host` and the framing of the body, so `headers` carries neither: `content-length` for bytes and for an
+        iterator whose `length` in bytes is known, else chunked. Raises `Unsent` where no connection was had.
+
+        An iterator that gives less or more than `length` is a Fault (CLIENT_GONE), and the connection is closed: a
+        part of a body is never passed as the whole.
 
         A request whose body is bytes is sent again, once, on a fresh connection when a reused one dies before any
         answer byte: whatever its method, as what closes an idle connection just then has, as a rule, not read it.

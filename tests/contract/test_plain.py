@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from tests.support.http_server import Caller
-from tests.support.odd_peer import Visit, always, answers, odd_peer
+from tests.support.odd_peer import Received, Visit, always, answers, odd_peer
 from tests.support.openai_wire import http
 from tests.support.stand import Stand, stand
 from tests.support.until import until
@@ -54,7 +54,7 @@ async def test_who_is_refused_never_uploads(tmp_path: Path, valkey: ValkeyServer
 
 async def test_an_upload_passes_at_the_pace_of_the_upstream(tmp_path: Path, valkey: ValkeyServer) -> None:
     """F1: "large uploads without buffering": what the upstream doesn't take stays with the client, and all of it
-    arrives in the end, whether its length was told or not.
+    arrives in the end.
     """  # noqa: D205
     size = 64 * 1024 * 1024
     got: list[int] = []
@@ -63,10 +63,8 @@ async def test_an_upload_passes_at_the_pace_of_the_upstream(tmp_path: Path, valk
         await visit.head()
         await peer.release.wait()
         seen = 0
-        data = b""
-        while not data.endswith(b"\r\n0\r\n\r\n"):
-            data = await visit.reader.read(1 << 20)
-            seen += len(data)
+        while seen < size:
+            seen += len(await visit.reader.read(1 << 20))
         got.append(seen)
         await visit.say(http(b"ok"))
 
@@ -95,7 +93,59 @@ async def test_an_upload_passes_at_the_pace_of_the_upstream(tmp_path: Path, valk
         await pushing
 
         assert (await link.answer()).status == 200
-        assert got[0] >= size
+        assert got == [size]
+
+
+async def test_an_upload_keeps_its_announced_length(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """F1: object stores answer a chunked upload with 411 (Length Required); one of unknown length stays chunked."""
+    body = bytes(range(256)) * 1024
+    got: list[Received] = []
+
+    async def script(visit: Visit) -> None:
+        while True:
+            got.append(await visit.request())
+            await visit.say(http(b"ok"))
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield body
+
+    async with odd_peer(script) as peer, stand(tmp_path, valkey, peer.port) as here:
+        key = await here.account()
+        for content in (body, pieces()):
+            assert (await here.client.put("/open/x", headers=bearer(key), content=content)).status_code == 200
+
+    assert [request.values(b"content-length") for request in got] == [[b"262144"], []]
+    assert [request.values(b"transfer-encoding") for request in got] == [[], [b"chunked"]]
+    assert [request.body == body for request in got] == [True, True]
+
+
+async def test_an_upload_that_breaks_off_never_passes_as_whole(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """F1: a client dies in its upload; the upstream must see the connection end short of the announced length, else a
+    part of a file is stored as the file.
+    """  # noqa: D205
+    seen: list[int] = []
+
+    async def script(visit: Visit) -> None:
+        await visit.head()
+        seen.append(0)
+        while data := await visit.reader.read(1 << 20):
+            seen[0] += len(data)
+
+    async def arrived() -> bool:
+        return seen == [150_000]
+
+    async def closed() -> bool:
+        return peer.gone == 1
+
+    async with odd_peer(script) as peer, stand(tmp_path, valkey, peer.port) as here:
+        key = await here.account()
+        async with calling(here) as link:
+            head = f"PUT /open/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\nContent-Length: 200000\r\n\r\n"
+            await link.say(head.encode() + bytes(150_000))
+            await until(arrived)
+        await until(closed)
+
+    assert seen == [150_000]
 
 
 async def test_ranges_pass_with_their_fields(tmp_path: Path, valkey: ValkeyServer) -> None:

@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.domain.faults import INVALID_HEADER, Fault
+from gateway.domain.faults import CLIENT_GONE, INVALID_HEADER, Fault
 from tests.support.odd_peer import Received, Visit, always, answers, odd_peer
 from tests.support.transports import KINDS, Kind, body_of, get, transport_to
+from tests.support.until import until
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)
 
@@ -70,6 +71,49 @@ async def test_a_streamed_body_goes_out_chunked(kind: Kind) -> None:
 
     assert recording.requests[0].body == b"".join(pieces)
     assert recording.requests[0].values(b"content-length") == []
+
+
+async def test_a_streamed_body_keeps_the_length_it_was_announced_with(kind: Kind) -> None:
+    """F1: object stores answer a chunked upload with 411; and a body of no bytes is framed as one in memory is."""
+    pieces = (b"one", b"", b"two" * 100_000, b"three")
+    size = len(b"".join(pieces))
+    async with odd_peer(recording := Recording()) as peer, transport_to(kind, peer.port) as transport:
+        for method, body, length in (
+            (b"PUT", in_pieces(*pieces), size),
+            (b"PUT", in_pieces(), 0),
+            (b"GET", in_pieces(), 0),
+        ):
+            answer = await transport.send(method, b"/", [], body, length)
+            assert await answer.read_all(10) == b"ok"
+
+    assert [request.values(b"content-length") for request in recording.requests] == [[b"%d" % size], [b"0"], []]
+    assert [request.values(b"transfer-encoding") for request in recording.requests] == [[], [], []]
+    assert recording.requests[0].body == b"".join(pieces)
+    assert peer.connections == 1
+
+
+@pytest.mark.parametrize("pieces", [(b"some",), (b"some", b"more"), (b"much more",), ()])
+async def test_a_body_of_another_length_than_announced_is_never_passed_as_whole(
+    kind: Kind, pieces: tuple[bytes, ...]
+) -> None:
+    """F1, CWE-444: a cut upload stored as whole is a lost file; a byte too many is a second, unmetered request."""
+    got: list[bytes] = []
+
+    async def script(visit: Visit) -> None:
+        await visit.head()
+        while data := await visit.reader.read(1000):
+            got.append(data)
+
+    async def closed() -> bool:
+        return peer.gone == 1
+
+    async with odd_peer(script) as peer, transport_to(kind, peer.port) as transport:
+        with pytest.raises(Fault) as caught:
+            await transport.send(b"PUT", b"/", [], in_pieces(*pieces), 6)
+        await until(closed)
+
+    assert caught.value.kind is CLIENT_GONE
+    assert len(b"".join(got)) < 6
 
 
 async def test_a_failing_body_ends_the_send_with_its_own_error(kind: Kind) -> None:

@@ -55,10 +55,15 @@ class _Nowhere:
     """A transport that is never used."""
 
     async def send(
-        self, method: bytes, target: bytes, headers: RawHeaders, body: bytes | AsyncIterator[bytes]
+        self,
+        method: bytes,
+        target: bytes,
+        headers: RawHeaders,
+        body: bytes | AsyncIterator[bytes],
+        length: int | None = None,
     ) -> Answer:
         """Not to be asked."""
-        raise AssertionError(method, target, headers, body)
+        raise AssertionError(method, target, headers, body, length)
 
     def connections(self) -> tuple[int, int]:
         """None."""

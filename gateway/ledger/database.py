@@ -29,6 +29,9 @@ _Result = TypeVar("_Result")
 _Kind = TypeVar("_Kind", bound="Database")
 _Method = Callable[Concatenate[_Kind, _Parameters], Coroutine[Any, Any, _Result]]
 
+CLOSE_S = 2.0
+"""How long `close` waits for the calls under way."""
+
 _DATA_EXCEPTION = "22"
 """The class of SQLSTATE for values that don't fit."""
 
@@ -59,9 +62,16 @@ class Database:
         return cls(url) if options is None else cls(url, options)
 
     async def close(self) -> None:
-        """Let calls end, then close every connection. The database can be used again, and connects anew."""
+        """Let calls end, then close every connection. The database can be used again, and connects anew.
+
+        Calls that a silent database holds up for longer than CLOSE_S are cancelled, and their connections dropped.
+        """
+        deadline_s = asyncio.get_running_loop().time() + CLOSE_S
         while self._calls:
-            await asyncio.wait(self._calls)
+            left_s = deadline_s - asyncio.get_running_loop().time()
+            _, late = await asyncio.wait(self._calls, timeout=max(0.0, left_s))
+            for call in late:
+                call.cancel()
         await self._store.writer.dispose()
         await self._store.reader.dispose()
 

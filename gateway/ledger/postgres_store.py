@@ -60,6 +60,14 @@ class Dialect(PGDialect_asyncpg):
     async def setup_asyncpg_jsonb_codec(self, conn: Any) -> None:
         """Nothing."""
 
+    def do_close(self, dbapi_connection: Any) -> None:
+        """Drop a connection without waiting for the server's end of it: a server that stands still has none."""
+        dbapi_connection.driver_connection.terminate()
+
+    def do_terminate(self, dbapi_connection: Any) -> None:
+        """The same for a connection whose statement failed, was cancelled or timed out."""
+        dbapi_connection.driver_connection.terminate()
+
 
 registry.register("postgresql.tollway", __name__, "Dialect")
 

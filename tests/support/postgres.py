@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -109,6 +110,24 @@ class PostgresServer:
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait(30)
             self._process = None
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let it and its children stand still: it takes connections and bytes, and answers nothing."""
+        if self._process is None:
+            raise AssertionError("it has to run")
+        server = self._process.pid
+        stopped = [server]
+        os.kill(server, signal.SIGSTOP)  # first, so that it starts no more
+        stopped += [int(child) for child in Path(f"/proc/{server}/task/{server}/children").read_text().split()]
+        try:
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            yield
+        finally:
+            for pid in stopped:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
     def run(self, *statements: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         """Run statements, blocking, from a thread without a loop; the rows of the last."""

@@ -107,7 +107,7 @@ class Effects:
         if found is None:
             return _nothing
         stripe, named = found, await self._whose(found)
-        await self._learn_products(stripe)
+        await self._learn_products(stripe, event)
 
         async def put(connection: Connection) -> State:
             await self._put(connection, stripe, named, updated_ms, _by(event))
@@ -155,12 +155,15 @@ class Effects:
         await put_subscription(connection, moved, by, self._now_ms())
         return State.APPLIED
 
-    async def _learn_products(self, stripe: StripeSubscription) -> None:
-        """Fetch what nobody told of yet."""
-        if self._source is None:
-            return
+    async def _learn_products(self, stripe: StripeSubscription, event: StripeEvent) -> None:
+        """Fetch what nobody told of yet; without a source the subscription's own price is what is told."""
         price = item_of(stripe, self.tariff).bought
         product_id = id_of(price.product)
+        if self._source is None:
+            if price.id and texts(price.metadata) and not await self._ledger.products([price.id]):
+                # The first moment of the second: a price's own event of that second says more.
+                await self._ledger.keep_products([Product(price.id, "", texts(price.metadata), event.created * 1000)])
+            return
         known = await self._ledger.products([price.id, product_id])
         asked_ms = self._now_ms()
         new: list[Product] = []

@@ -125,6 +125,26 @@ async def test_it_is_off_without_a_secret(tmp_path: Path, valkey: ValkeyServer) 
         assert "stripe.webhook_secrets" in answer.json()["error"]["message"]
 
 
+async def test_a_price_that_nobody_told_of_is_read_where_it_was_bought(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """A6: without a key for Stripe, who buys a price older than the webhook gets its tier; the price's own news win."""
+    async with gateway(tmp_path, valkey) as (here, key):
+        bought = subscription(price="price_old")
+        bought["items"]["data"][0]["price"]["metadata"] = {"tier": "pro"}
+        sold = event("customer.subscription.created", bought)
+        assert (await deliver(here, sold)).status_code == 200
+        assert await hourly(here, key) == "7000"
+
+        told = event(
+            "price.updated", example("price", id="price_old", metadata={"tier": "free"}), created=sold["created"]
+        )
+        assert (await deliver(here, told)).status_code == 200
+        assert await hourly(here, key) == "1000"
+
+        again = event("customer.subscription.updated", bought, created=sold["created"] + 1)
+        assert (await deliver(here, again)).status_code == 200
+        assert await hourly(here, key) == "1000"
+
+
 async def test_an_unknown_customer_is_parked_until_it_is_known(tmp_path: Path, valkey: ValkeyServer) -> None:
     """E10: a paid plan whose account comes late is not lost: by checkout, by hand, or by the account being made."""
     async with gateway(tmp_path, valkey) as (here, key):

@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.domain.audit import SYSTEM
+from gateway.domain.subscriptions import Status, Subscription
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.stripe_inbox import InboxEvent, State
 from gateway.ledger.stripe_products import Product
@@ -36,6 +38,8 @@ def test_verify_lists_what_is_wrong(tollway: Tollway, home: Path) -> None:
             ]
         )
         await ledger.create_account("lost", "gone", "", NOON_MS)
+        bought = Subscription("sub_1", "acme", "free", Status.ACTIVE, "stripe", price_id="price_9", product_id="prod_9")
+        await ledger.upsert_subscription(msgspec.structs.replace(bought, period_end_s=NOON_MS), SYSTEM, NOON_MS)
         event = InboxEvent("evt_1", "invoice.paid", "in_1", "cus_1", "", 1, 1, State.PARKED, 3, 0, "no account")
         await ledger.store_stripe_event(event)
 
@@ -45,6 +49,7 @@ def test_verify_lists_what_is_wrong(tollway: Tollway, home: Path) -> None:
     assert status == 1
     assert [line.partition(":")[0] for line in told.splitlines()] == [
         "account lost",
+        "subscription sub_1 of acme",
         "product prod_1 (Starter)",
         "product prod_2 (Pro)",
         "product prod_3 (Max)",

@@ -29,7 +29,7 @@ COMMANDS = {
     "import": "import accounts from another system's CSV or JSON",
     "usage": "show what an account used of its limits",
     "stripe": "compare with Stripe, list what is wrong, link customers",
-    "db": "migrate the ledger",
+    "db": "upgrade the ledger, show its schema, verify and repair its counts",
     "tokenizer": "install the tokenizer's vocabulary",
 }
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130

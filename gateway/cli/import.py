@@ -83,7 +83,8 @@ class _Import:
                 await self._take(line, record)
                 progress.at(stream.buffer.tell(), self._counts["records"])
         except UnicodeDecodeError as error:
-            self._leave_out(self._counts["records"] + 1, f"no UTF-8 from here on: {error.reason}")
+            self._counts["records"] += 1
+            self._leave_out(self._counts["records"], f"no UTF-8 from here on: {error.reason}")
         except ValueError as error:
             raise BadInput(str(error)) from error
         await self._flush()

@@ -4,6 +4,7 @@ Moments are RFC 3339 with a time zone. The same types are what `tollway accounts
 and `addons` fill in, and what the OpenAPI document is made of.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated
 
@@ -20,6 +21,7 @@ _IN_WORDS = {
     _ACCOUNT_ID: "1 to 128 letters, digits and . _ @ : -",
     _ID: "1 to 255 visible ASCII characters",
 }
+_WORDS: dict[str, Iterable[str]] = {"status": Status, "unit": Unit, "window": Window}
 
 AccountId = Annotated[str, Meta(pattern=_ACCOUNT_ID, description=_IN_WORDS[_ACCOUNT_ID])]
 Id = Annotated[str, Meta(pattern=_ID, description=_IN_WORDS[_ID])]
@@ -151,8 +153,11 @@ class NewAddon(Body, frozen=True):
 
 
 def in_words(error: Exception) -> str:
-    """What msgspec says of bad input, with patterns put into words."""
+    """What msgspec says of bad input, with patterns put into words, and with the words that a field takes."""
     text = str(error)
     for pattern, words in _IN_WORDS.items():
         text = text.replace(f"`str` matching regex {pattern!r}", words)
+    if text.startswith("Invalid enum value"):
+        taken = next((kind for field, kind in _WORDS.items() if text.endswith(f".{field}`")), ())
+        return f"{text}; it is one of {', '.join(taken)}" if taken else text
     return text

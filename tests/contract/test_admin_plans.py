@@ -88,7 +88,7 @@ async def test_addons_and_overrides_are_set_and_told(ledger: Ledger) -> None:
 
 
 BAD: tuple[tuple[str, str, Any, int, str], ...] = (
-    ("PUT", "/subscriptions/s1", PRO | {"status": "gold"}, 400, "$.status"),
+    ("PUT", "/subscriptions/s1", PRO | {"status": "gold"}, 400, "`$.status`; it is one of free, active,"),
     ("PUT", "/subscriptions/s1", PRO | {"tier": "gold"}, 400, "gold"),
     ("PUT", "/subscriptions/s1", PRO | {"account": "nobody"}, 404, "nobody"),
     ("PUT", "/subscriptions/s1", PRO | {"period_end": PRO["period_start"]}, 400, "`period_end`"),

@@ -163,10 +163,11 @@ def test_broken_lines_are_told_and_left_out(tollway: Tollway, home: Path) -> Non
 def test_a_broken_file_is_told(tollway: Tollway, home: Path, name: str, content: bytes, words: str) -> None:
     """A3: a file that was cut off in copying says where it ends, and the exit status says that not all came over."""
     (home / name).write_bytes(content)
-    status, _, err = tollway("import", str(home / name))
+    status, out, err = tollway("import", str(home / name))
 
     assert status == 1
     assert words in err
+    assert "-1" not in out
 
 
 def test_a_file_of_no_known_kind_is_refused(tollway: Tollway, home: Path) -> None:

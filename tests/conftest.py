@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import uvloop
+from hypothesis import settings
 
 pytest_plugins = [
     "tests.support.valkey",
@@ -14,6 +15,10 @@ pytest_plugins = [
     "tests.support.ledgers",
     "tests.support.command_line",
 ]
+
+# No test asserts on time: what takes long on a busy machine is not wrong.
+settings.register_profile("tollway", deadline=None)
+settings.load_profile("tollway")
 
 
 def pytest_asyncio_loop_factories(

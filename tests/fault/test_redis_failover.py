@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,7 +32,7 @@ LOST_MS = 500
 """How much before a kill a write may be that its replica never got: replication is asynchronous, if prompt."""
 
 TIERS = """
-  free: {limits: {requests: {hour: 100000}, tokens: {day: 100000000}}, concurrency: 200}
+  free: {limits: {requests: {hour: 100000}, tokens: {day: 100000000}}, concurrency: 200, when_unavailable: deny}
 """
 
 
@@ -237,7 +237,9 @@ async def _connected(link: Link) -> bool:
 
 
 async def _is_replica(server: Node) -> bool:
-    return "role:slave" in server.ask("INFO", "replication")
+    with suppress(OSError):  # it drops its clients as it changes
+        return "role:slave" in server.ask("INFO", "replication")
+    return False
 
 
 async def _writes(link: Link, key: str = "k") -> bool:

@@ -89,9 +89,9 @@ class MemoryLimiter:
                 return Skewed(now_us // 1000, start_s)
             if now_us // 1_000_000 >= line.end_s or (now_us // 1_000_000 < line.start_s != start_s):
                 return Skewed(now_us // 1000)
-        if None in begun:
-            del self._states[asked.account_id]
-            return Missing()
+            if start_s is None:
+                del self._states[asked.account_id]
+                return Missing()
         state.version = asked.version
         counters = [_running_counter(state, line) for line in asked.lines]
         used = tuple(count for _, count in counters)

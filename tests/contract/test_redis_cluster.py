@@ -92,26 +92,40 @@ async def test_a_slot_that_is_moving_costs_no_request(
         return await link_by(slot, error)
 
     monkeypatch.setattr(link, "_link_by", noted)
-    runs = [asked(f"r{number}", line(now_s, 1000)) for number in range(200)]
+    still = asyncio.Event()
 
-    async def ask() -> None:
-        for request in runs:
+    async def ask() -> int:
+        answered = 0
+        while not still.is_set():
+            request = asked(f"r{answered}", line(now_s, 1_000_000))
             assert isinstance(await subject.limiter.reserve(request), Admitted)
             await subject.limiter.settle(settled(request, 1, event=b"e"))
+            answered += 1
+        return answered
+
+    async def meets(code: str) -> None:
+        async def has_met() -> bool:
+            assert not asking.done(), asking
+            return code in met
+
+        met.clear()
+        await until(has_met, within_s=30)
 
     asking = asyncio.create_task(ask())
     for begin, end in ((source, target), (target, source)):
         end.ask("CLUSTER", "SETSLOT", SLOT, "IMPORTING", begin.name)
         begin.ask("CLUSTER", "SETSLOT", SLOT, "MIGRATING", end.name)
-        await asyncio.sleep(0.01)  # for calls to meet the slot half way
-        for _ in iter(lambda: _move_key(begin, end), False):  # noqa: B023  # used up before they change
-            await asyncio.sleep(0)
-        await asyncio.sleep(0.01)
+        _migrate(KEYS.account.decode(), begin, end)  # every script names it, and others that stay behind
+        await meets("TRYAGAIN")
+        while _move_key(begin, end):
+            pass
+        await meets("ASK")
         _own(end, cluster)
-    await asyncio.wait_for(asking, 30)
-    assert met >= {"ASK", "TRYAGAIN", "MOVED"}
-    assert await counts(subject) == {"requests/hour": (now_s, 200)}
-    assert await subject.take_events() == [b"e"] * 200
+        await until(lambda: _leads_to(link, end), within_s=30)  # noqa: B023  # used up before it changes
+    still.set()
+    answered = await asyncio.wait_for(asking, 30)
+    assert await counts(subject) == {"requests/hour": (now_s, answered)}
+    assert await subject.take_events() == [b"e"] * answered
 
 
 async def test_a_slot_that_nobody_serves_is_unavailable(link: ClusterLink, cluster: Cluster) -> None:
@@ -173,8 +187,12 @@ def _move_key(source: Node, target: Node) -> bool:
     """Move one key of the slot; whether there was one."""
     keys = source.ask("CLUSTER", "GETKEYSINSLOT", SLOT, 1).split("\r\n")[2:-1]
     if keys:
-        assert source.ask("MIGRATE", "127.0.0.1", target.port, keys[0], 0, 5000) == "+OK\r\n"
+        _migrate(keys[0], source, target)
     return bool(keys)
+
+
+def _migrate(key: str, source: Node, target: Node) -> None:
+    assert source.ask("MIGRATE", "127.0.0.1", target.port, key, 0, 5000) == "+OK\r\n"
 
 
 def _own(node: Node, cluster: Cluster) -> None:

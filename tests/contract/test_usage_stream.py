@@ -97,9 +97,9 @@ async def test_entries_are_kept_by_signs_of_life_and_lost_without(any_link: Link
     """  # noqa: D205
     await put(any_link, 0, b"a", b"b")
     await put(any_link, 3, b"c")
-    slow, other = stream_of(any_link), stream_of(any_link, idle_ms=400)
+    slow, other = stream_of(any_link), stream_of(any_link, idle_ms=1_000)
     entries = await slow.read("slow", 100)
-    for _ in range(6):
+    for _ in range(12):
         await asyncio.sleep(0.1)  # the idle time itself is what is tested
         await slow.keep("slow", entries)
         other._next_claim_s = 0.0

@@ -79,7 +79,7 @@ async def test_a_hung_server_is_given_up_in_time(valkey: ValkeyServer) -> None:
         began_s = time.monotonic()
         with pytest.raises(Fault):
             await link.call("PING")
-        assert time.monotonic() - began_s < 0.05
+        assert time.monotonic() - began_s < 0.2, "the time-out was waited for again"
     finally:
         os.kill(valkey.pid, signal.SIGCONT)
     await until(lambda: connected(link))

@@ -88,7 +88,7 @@ class Admission:
             plan: Plan | None = caller.plan or self.plans.get(caller.tier)
             if plan is None:
                 raise Fault(UNKNOWN_TIER, f"account {caller.account_id} is on tier {caller.tier}, which is not defined")
-            now_ms = max(begun_ms, self._now_ms())
+            now_ms = max(begun_ms, self._limiter.now_ms)
             if exchange.gate is not None and (shut := exchange.gate.shut(plan.tier, now_ms // 1000)) is not None:
                 exchange.record.tier = caller.tier
                 caller = await self._entitled_anew(caller, token, plan, shut)
@@ -107,7 +107,7 @@ class Admission:
                 caller = await self._directory.identify(token)
             elif isinstance(decision, Missing):
                 # Before the answer the limiter's clock may not have been known: the frame is looked up again.
-                frame = plan.frame(max(begun_ms, self._now_ms()) // 1000)
+                frame = plan.frame(max(begun_ms, self._limiter.now_ms) // 1000)
                 await self._hydration.hydrate(caller.account_id, caller.version, plan, frame)
             elif isinstance(decision, Skewed):
                 begun_ms = decision.begun_s * 1000
@@ -124,12 +124,10 @@ class Admission:
         self._directory.forget(caller.account_id)
         caller = await self._directory.identify(token)
         if not live:  # from now on the limiter knows the version, and who asks again costs the ledger nothing
-            await self._hydration.hydrate(caller.account_id, caller.version, plan, plan.frame(self._now_ms() // 1000))
+            await self._hydration.hydrate(
+                caller.account_id, caller.version, plan, plan.frame(self._limiter.now_ms // 1000)
+            )
         return caller
-
-    def _now_ms(self) -> int:
-        """Unix milliseconds by the limiter's clock, as its last answer told it."""
-        return time.time_ns() // 1_000_000 + self._limiter.clock_offset_ms
 
     def _reservation(
         self, exchange: Exchange, caller: Caller, plan: Plan, frame: Frame, estimate: Usage, lease_ms: int

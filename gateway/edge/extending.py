@@ -6,7 +6,6 @@ owes at once, past the limit too. What can't be asked (the limiter is silent) en
 """
 
 import asyncio
-import time
 
 import msgspec
 
@@ -113,7 +112,7 @@ class Extending:
         extension = Extension(asked.request_id, asked.account_id, tuple(lines))
         extent = await self._limiter.extend(extension)
         if extent is Extent.MISSING:
-            frame = plan.frame(time.time_ns() // 1_000_000_000 + self._limiter.clock_offset_ms // 1000)
+            frame = plan.frame(self._limiter.now_ms // 1000)
             await self._hydration.hydrate(asked.account_id, asked.version, plan, frame)
             extent = await self._limiter.extend(extension)
         return extent

@@ -6,7 +6,6 @@ among all of them. Fails with Fault(LIMITER_UNAVAILABLE or LEDGER_UNAVAILABLE).
 """
 
 import asyncio
-import time
 
 from gateway.domain.decisions import Counter, Line
 from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
@@ -74,7 +73,7 @@ class Hydration:
     async def _of_keys(self, account_id: str, tier: Tier) -> list[Counter]:
         """The counters of every key's own limits: a state that lacked some would be dropped by those keys in turn."""
         keys = await self._ledger.limited_keys(account_id)
-        now_s = time.time_ns() // 1_000_000_000 + self._limiter.clock_offset_ms // 1000
+        now_s = self._limiter.now_ms // 1000
         counters: dict[str, Counter] = {}
         for key in keys:
             if key.revoked_ms is not None or (key.expires_ms or now_s * 1000 + 1) <= now_s * 1000:

@@ -6,7 +6,6 @@ and a later settle corrects that. Fails with Fault; LIMITER_UNAVAILABLE whatever
 that another worker could read.
 """
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -172,7 +171,7 @@ class MeteringVerbs:
                     raise Fault(UNKNOWN_REQUEST)
                 trace = Trace(report=report, charged=True)
             else:
-                event = reported(about, said.usage.usage, said.outcome, self._now_ms(), said.model)
+                event = reported(about, said.usage.usage, said.outcome, self.limiter.now_ms, said.model)
                 report = await self.requests.report(event)
         if (report.outcome is Outcome.RELEASED) is not (said.outcome is Outcome.RELEASED):
             raise Fault(REQUEST_ENDED, public=_RELEASED if report.outcome is Outcome.RELEASED else _SETTLED)
@@ -195,7 +194,7 @@ class MeteringVerbs:
     def _lines_now(self, caller: Caller, hold: Hold, usage: Usage) -> tuple[Line, ...]:
         """The lines held, under the account's maxima of today, for so much in all."""
         plan = self._plan(caller)
-        frame = None if plan is None else plan.frame(self._now_ms() // 1000)
+        frame = None if plan is None else plan.frame(self.limiter.now_ms // 1000)
         today = {} if frame is None else {line.name: line for line in frame.lines}
         return tuple(
             Line(
@@ -253,17 +252,17 @@ class MeteringVerbs:
         if live is None:
             plan = self._plan(caller)
             if plan is not None:
-                frame = plan.frame(self._now_ms() // 1000)
+                frame = plan.frame(self.limiter.now_ms // 1000)
                 await self.hydration.hydrate(caller.account_id, caller.version, plan, frame)
             return None
         already = {name: held for name, _, held in hold.lines}
         more = tuple([msgspec.structs.replace(line, amount=max(0, line.amount - already[line.name])) for line in lines])
         used = tuple([_used(live, line) for line in lines])
-        return judge(Reservation(exchange.request_id, caller.account_id, 0, more), self._now_ms(), used, 0)
+        return judge(Reservation(exchange.request_id, caller.account_id, 0, more), self.limiter.now_ms, used, 0)
 
     async def _look(self, exchange: Exchange, caller: Caller) -> dict[str, tuple[int, int]] | None:
         """Note where the limits stand, for the answer's head; the live counters, None where there are none."""
-        plan, now_ms = self._plan(caller), self._now_ms()
+        plan, now_ms = self._plan(caller), self.limiter.now_ms
         with suppress(Fault):
             live = await self.limiter.peek(caller.account_id)
             if live is not None and plan is not None:
@@ -287,10 +286,6 @@ class MeteringVerbs:
     def _plan(self, caller: Caller) -> Plan | None:
         plan: Plan | None = caller.plan or self.proxy.admission.plans.get(caller.tier)
         return plan
-
-    def _now_ms(self) -> int:
-        """Unix milliseconds by the limiter's clock."""
-        return time.time_ns() // 1_000_000 + self.limiter.clock_offset_ms
 
 
 def _name(exchange: Exchange, caller: Caller, own: str) -> None:

@@ -17,6 +17,11 @@ class Limiter(Protocol):
     clock_offset_ms: int
     """The limiter's clock minus this process's clock, as of the last reply."""
 
+    @property
+    def now_ms(self) -> int:
+        """Unix milliseconds by the limiter's clock, as far as its last reply told."""
+        ...
+
     async def reserve(self, asked: Reservation) -> Decision:
         """Hold every line and a running slot, or take nothing and say why. One round trip.
 

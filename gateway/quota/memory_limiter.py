@@ -75,6 +75,11 @@ class MemoryLimiter:
         self._reaped: dict[str, _Hold] = {}
         self._entry_numbers = count(1)
 
+    @property
+    def now_ms(self) -> int:
+        """See `Limiter.now_ms`."""
+        return time.time_ns() // 1_000_000 + self.clock_offset_ms
+
     async def reserve(self, asked: Reservation) -> Decision:
         """See `Limiter.reserve`."""
         now_us = self._now()

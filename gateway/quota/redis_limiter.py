@@ -102,6 +102,11 @@ class RedisLimiter:
         """Script runs so far: each is one call to Redis, whatever it carried."""
         return sum(batch.runs for batch in self._batches)
 
+    @property
+    def now_ms(self) -> int:
+        """See `Limiter.now_ms`."""
+        return time.time_ns() // 1_000_000 + self.clock_offset_ms
+
     async def reserve(self, asked: Reservation) -> Decision:
         """See `Limiter.reserve`."""
         self.breaker.check()

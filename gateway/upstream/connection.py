@@ -239,7 +239,7 @@ class Connection(asyncio.Protocol):
                 raise ValueError(f"status {status}")
             return
         self._keep = self._parser.should_keep_alive()
-        if not self._keep and any(n == _CODING and not v.lower().endswith(b"chunked") for n, v in self._headers):
+        if not self._keep and any(n == _CODING and not _ends_chunked(v) for n, v in self._headers):
             raise ValueError("a transfer coding nobody asked for")
         answer = cast("LeanAnswer", self.answer)
         answer.headers = self._headers
@@ -303,3 +303,8 @@ class Connection(asyncio.Protocol):
         if answer is not None:
             answer.end(Fault(UPSTREAM_BROKEN, "the connection was closed"))
         self._on_gone(self)
+
+
+def _ends_chunked(codings: bytes) -> bool:
+    """Whether the last transfer coding is the one that frames a body (RFC 9112 §6.1)."""
+    return codings.lower().rpartition(b",")[2].strip() == b"chunked"

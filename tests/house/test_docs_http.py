@@ -4,6 +4,7 @@ import re
 
 from tests.contract.test_http_protocol_requests import BAD
 from tests.fault.test_odd_peers import BROKEN
+from tests.fault.test_odd_upstreams import ODD
 from tests.house.test_docs import ROOT
 
 PAGE = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
@@ -23,6 +24,12 @@ def test_every_case_that_is_no_request_is_told() -> None:
 def test_every_case_that_is_no_answer_is_told() -> None:
     """F1: the same, of upstreams."""
     assert rows("| the upstream | answer |") == [[case, "502 `upstream_broken`"] for case in BROKEN]
+
+
+def test_every_odd_answer_is_told() -> None:
+    """F5: what the caller gets of an upstream that is odd at the edges."""
+    head = "| the upstream, seen by the caller | the caller gets |"
+    assert rows(head) == [[case, odd.answer] for case, odd in ODD.items()]
 
 
 def test_every_test_that_is_named_is_there() -> None:

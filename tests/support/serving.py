@@ -52,10 +52,10 @@ def alive(pid: int) -> bool:
 class Serving:
     """A `tollway serve` on `directory`/data, in a process group of its own."""
 
-    def __init__(self, directory: Path, *arguments: str) -> None:
+    def __init__(self, directory: Path, *arguments: str, settings: str = SETTINGS) -> None:
         self.data_dir = directory / "data"
         self._file = directory / "gateway.yaml"
-        self._file.write_text(SETTINGS.format(data_dir=self.data_dir))
+        self._file.write_text(settings.format(data_dir=self.data_dir))
         self._arguments = arguments
         self._prefix: list[str] = []
         self.program = "gateway"

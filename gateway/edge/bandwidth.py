@@ -1,8 +1,9 @@
 """Bandwidth: answers of an account leave no faster than its tier says, all of them together.
 
-Promises: within a few milliseconds' worth of bytes of the figure at any time, and of it over seconds; the account's
-connections take turns by slices, so that none starves another; one sleep for some slices, none where the tier has no
-figure. A worker counts for itself: its share is the figure divided by the workers.
+Promises: within a slice and `AHEAD_S` of the figure at any time, and of it over seconds; the account's connections
+take turns by slices, each within about `ROUND_S`, so that none starves another; one sleep for a slice or more, none
+where the tier has no figure. Slices are as large as that allows, as each costs a wake-up. A worker counts for itself:
+its share is the figure divided by the workers.
 """
 
 import asyncio
@@ -10,36 +11,49 @@ from collections.abc import Callable
 
 from gateway.edge.exchange import Exchange, Message, Send
 
-SLICE_S = 0.004
-"""The time that a slice takes, and the least that is waited for: a timer is good for a millisecond or so."""
+SLICE_S = 0.05
+"""The time that a slice takes at most."""
+
+ROUND_S = 0.5
+"""The time in which every connection has its turn: where many wait, slices are smaller."""
+
+AHEAD_S = 0.02
+"""How far ahead of the figure bytes may leave: what is less isn't waited for."""
 
 LATE_S = 0.05
 """How much of time that went by unused, by late timers, may be made up for."""
 
-LEAST_SLICE_BYTES, MOST_SLICE_BYTES = 1024, 65_536
+LEAST_SLICE_BYTES, MOST_SLICE_BYTES = 1024, 262_144
+"""The most is one read of a socket, which needs no cutting."""
+
 PRUNED_ACCOUNTS = 1024
 
 
 class Bucket:
-    """One account's bytes of this worker. `free_s` is when the last byte that was promised has left (loop's time)."""
+    """One account's bytes of this worker.
 
-    __slots__ = ("byte_s", "free_s")
+    `free_s` is when the last byte that was promised has left (loop's time); `waiting` connections wait for their turn.
+    """
+
+    __slots__ = ("byte_s", "free_s", "waiting")
 
     def __init__(self, byte_s: float, now_s: float) -> None:
         self.byte_s = byte_s
         self.free_s = now_s
+        self.waiting = 0
 
     def take(self, size: int, now_s: float) -> float:
         """Promise `size` bytes; how many seconds from now they may leave, 0 for now."""
         begin_s = max(self.free_s, now_s - LATE_S)
         self.free_s = begin_s + size / self.byte_s
         ahead_s = begin_s - now_s
-        return ahead_s if ahead_s >= SLICE_S else 0.0
+        return ahead_s if ahead_s >= AHEAD_S else 0.0
 
     @property
     def slice_bytes(self) -> int:
         """The bytes of one turn."""
-        return min(max(int(self.byte_s * SLICE_S), LEAST_SLICE_BYTES), MOST_SLICE_BYTES)
+        slice_s = min(SLICE_S, ROUND_S / (self.waiting + 1))
+        return min(max(int(self.byte_s * slice_s), LEAST_SLICE_BYTES), MOST_SLICE_BYTES)
 
 
 class Bandwidth:
@@ -89,13 +103,20 @@ class _Paced:
         step = self._bucket.slice_bytes
         while len(body) > step and not self._exchange.gone:
             await self._turn(step)
-            await self._send({"type": "http.response.body", "body": body[:step], "more_body": True})
-            body = body[step:]
+            rest = memoryview(body)
+            await self._send({"type": "http.response.body", "body": rest[:step], "more_body": True})
+            body, step = rest[step:], self._bucket.slice_bytes
+            message = {**message, "body": body}
         if body and not self._exchange.gone:
             await self._turn(len(body))
-        await self._send({**message, "body": body} if body else message)
+        await self._send(message)
 
     async def _turn(self, size: int) -> None:
-        wait_s = self._bucket.take(size, self._clock())
+        bucket = self._bucket
+        wait_s = bucket.take(size, self._clock())
         if wait_s:
-            await asyncio.sleep(wait_s)
+            bucket.waiting += 1
+            try:
+                await asyncio.sleep(wait_s)
+            finally:
+                bucket.waiting -= 1

@@ -28,6 +28,7 @@ from tests.bench.programs import Programs, compiled
 from tests.bench.report import Row, as_json, machine, notes, table
 from tests.bench.soak import soaking
 from tests.bench.study import Finding, Study, investigate
+from tests.bench.study_bandwidth import BANDWIDTH
 from tests.bench.study_beside import MIXED, PROMPT100K
 from tests.bench.study_streams import STREAMS2000
 from tests.bench.study_workers import WORKERS2
@@ -38,7 +39,7 @@ from tests.bench.workloads import CHUNKS, PATH, QUICK, SPACING_MS, TLS_PATH, WOR
 
 OUT = Path(__file__).resolve().parent / "out"
 CANDIDATES = {each.name: each for each in (DIRECT, BARE, LEAN, TOLLWAY, NGINX, ENVOY, LITELLM)}
-STUDIES = {study.name: study for study in (PROMPT100K, MIXED, STREAMS2000, WORKERS2)}
+STUDIES = {study.name: study for study in (PROMPT100K, MIXED, STREAMS2000, WORKERS2, BANDWIDTH)}
 SUBJECTS = (*WORKLOADS, *STUDIES)
 
 

@@ -10,8 +10,10 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gateway.ledger.ledger import Ledger
 from tests.bench.processes import BenchError, free_port, post
@@ -21,18 +23,21 @@ from tests.bench.workloads import PATH, json_body
 
 NEVER = 10**12
 FIRST_BOOKED_S = 10.0
+More = Callable[[dict[str, Any]], dict[str, Any]]
+"""Changes the settings before the start."""
+
 FAR_S = 4_102_444_800
 """A whole hour that no event reaches: 2100-01-01."""
 
 
-def start_tollway(ground: Ground, *, workers: int = 1, log: Path | None = None) -> Target:
+def start_tollway(ground: Ground, *, workers: int = 1, log: Path | None = None, more: More | None = None) -> Target:
     """Start Valkey, make the accounts and keys, serve, and use up the one account's plan. `log` takes its lines."""
     port, directory = free_port(), ground.directory("tollway")
     redis = ground.stack.enter_context(valkey(ground.directory("tollway-valkey"), ground.cores.others))
-    file = directory / "gateway.yaml"
-    file.write_text(json.dumps(_settings(ground, port, directory / "data", redis.url, workers)))
-    command: list[str | Path] = [sys.executable, "-m", "gateway", "--file", file]
-    headers, spent_headers = _key(command, "bench"), _key(command, "spent")
+    settings = _settings(ground, port, directory / "data", redis.url, workers)
+    (directory / "gateway.yaml").write_text(json.dumps(settings if more is None else more(settings)))
+    command = _command(ground)
+    headers, spent_headers = key_of(ground, "bench"), key_of(ground, "spent")
     pid = serve(ground, "tollway", [*command, "serve"], port, headers, log=log)
     if post(port, PATH, json_body(), spent_headers) != 200 or post(port, PATH, json_body(), spent_headers) != 429:
         raise BenchError("tollway did not refuse the second request of a plan of one")
@@ -41,7 +46,19 @@ def start_tollway(ground: Ground, *, workers: int = 1, log: Path | None = None) 
     return Target("tollway", port, pid, headers, spent_headers, redis, books, tls=ground.tls is not None)
 
 
-def _settings(ground: Ground, port: int, data_dir: Path, redis_url: str, workers: int) -> dict[str, object]:
+def key_of(ground: Ground, account: str) -> dict[str, str]:
+    """The header of a fresh key of a fresh account, whose tier has its name."""
+    command = _command(ground)
+    _tollway([*command, "accounts", "create", account, "--tier", account])
+    return {"authorization": f"Bearer {_tollway([*command, 'keys', 'create', account]).split()[0]}"}
+
+
+def _command(ground: Ground) -> list[str | Path]:
+    """The command line, on the settings of the gateway that was started on this ground."""
+    return [sys.executable, "-m", "gateway", "--file", ground.scratch / "tollway" / "gateway.yaml"]
+
+
+def _settings(ground: Ground, port: int, data_dir: Path, redis_url: str, workers: int) -> dict[str, Any]:
     # JSON is YAML: the file is one that `tollway check` takes.
     windows = {"hour": NEVER, "day": NEVER, "month": NEVER}
     upstreams = {"mock": _upstream(ground.mock_url)}
@@ -65,12 +82,6 @@ def _settings(ground: Ground, port: int, data_dir: Path, redis_url: str, workers
 
 def _upstream(url: str) -> dict[str, object]:
     return {"url": url, "api_key": "sk-mock", "max_connections": 4096}
-
-
-def _key(command: list[str | Path], account: str) -> dict[str, str]:
-    """The header of a fresh key of a fresh account, whose tier has its name."""
-    _tollway([*command, "accounts", "create", account, "--tier", account])
-    return {"authorization": f"Bearer {_tollway([*command, 'keys', 'create', account]).split()[0]}"}
 
 
 def _tollway(command: list[str | Path]) -> str:

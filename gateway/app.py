@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from gateway.domain.entitlements import Entitlements, Standing
 from gateway.domain.faults import Fault
 from gateway.edge.admission import Admission
 from gateway.edge.bandwidth import Bandwidth
+from gateway.edge.callers import Callers
 from gateway.edge.client_address import ClientAddress
 from gateway.edge.departure import Departures
 from gateway.edge.entry import Entry
@@ -225,7 +225,7 @@ class Gateway:
         return Lease(self._link, f"{self._settings.redis.namespace}:{name}").take
 
     def _now_ms(self) -> int:
-        return time.time_ns() // 1_000_000 + self._limiter.clock_offset_ms
+        return self._limiter.now_ms
 
     def _compose(self) -> Entry:
         settings, deployment, limiter = self._settings, self._deployment, self._limiter
@@ -235,6 +235,7 @@ class Gateway:
         snapshot = self._routing.change(settings)
         directory = self._directory = self._make_directory(snapshot)
         self._guesses = Guesses(directory, settings.guesses.failures, settings.guesses.window_s)
+        callers = Callers(directory, self._guesses)
         ratios = Ratios()
         self._tokenizer = Tokenizer(
             metering.encoding,
@@ -255,17 +256,14 @@ class Gateway:
         bandwidth = Bandwidth(settings.listen.workers, asyncio.get_running_loop().time)
         self._proxy = Proxy(
             snapshot=snapshot,
-            directory=directory,
-            guesses=self._guesses,
+            callers=callers,
             admission=admission,
             ratios=ratios,
             relay=relay,
             settling=settling,
             departures=self._departures,
             bandwidth=bandwidth,
-            websockets=WebSockets(
-                directory, self._guesses, admission, extending, relay, settling, bandwidth, idle_s, most_bytes
-            ),
+            websockets=WebSockets(callers, admission, extending, relay, settling, bandwidth, idle_s, most_bytes),
             unmatched=DIALECTS["openai"],
             body_bytes=settings.listen.max_body_mb * MIB,
             finish=Telemetry(self._metrics, settings.log.requests).finish,
@@ -278,7 +276,7 @@ class Gateway:
 
     def _make_directory(self, snapshot: Snapshot) -> Directory:
         def wall_clock() -> float:
-            return time.time() + self._limiter.clock_offset_ms / 1000
+            return self._limiter.now_ms / 1000
 
         return Directory(
             self._ledger,
@@ -314,12 +312,11 @@ class Gateway:
         )
 
     def _desk(self) -> Desk:
-        limiter = self._limiter
         return Desk(
             ledger=self._ledger,
             settings=lambda: self._settings,
-            now_ms=lambda: time.time_ns() // 1_000_000 + limiter.clock_offset_ms,
-            peek=limiter.peek,
+            now_ms=self._now_ms,
+            peek=self._limiter.peek,
             digest_key=self._deployment.digest_key,
             metrics_dir=self._deployment.metrics_dir,
             tell_gateways=self._tell_gateways,

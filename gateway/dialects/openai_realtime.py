@@ -5,13 +5,14 @@ of what was said (`conversation.item.input_audio_transcription.completed`), whic
 """
 
 from typing import Any
+from urllib.parse import quote, unquote_plus, unquote_to_bytes
 
 import msgspec
 
 from gateway.dialects.dialect import Ask
 from gateway.dialects.openai import OpenAI
 from gateway.dialects.plain import PlainStream
-from gateway.domain.faults import INVALID_BODY, Fault
+from gateway.domain.faults import INVALID_BODY, UNKNOWN_PARAMETER, Fault
 from gateway.domain.usage import Usage
 
 DONE = "response.done"
@@ -43,7 +44,7 @@ _event = msgspec.json.Decoder(_Event)
 
 
 class OpenAIRealtime(OpenAI):
-    """A `Dialect`, of whose port a WebSocket needs the errors alone."""
+    """A `Dialect`, of whose port a WebSocket needs the errors and the name of the model alone."""
 
     name = "openai-realtime"
 
@@ -51,6 +52,13 @@ class OpenAIRealtime(OpenAI):
         """Nothing: a request that isn't a WebSocket's. Raises Fault(INVALID_BODY)."""
         del body, path
         raise Fault(INVALID_BODY, public="This route takes WebSockets alone: send `Upgrade: websocket`.")
+
+    def with_model(self, path: bytes, body: bytes, model: str) -> tuple[bytes, bytes]:
+        """See `Dialect.with_model`: a handshake names its model in the query of its path."""
+        head, mark, query = path.partition(b"?")
+        named = b"model=" + quote(model, safe="").encode()
+        parts = [named if _names_model(part) else part for part in query.split(b"&")]
+        return head + mark + b"&".join(parts), body
 
 
 class RealtimeReader(PlainStream):
@@ -79,6 +87,21 @@ class RealtimeReader(PlainStream):
             before.cached_tokens + _count(cached),
         )
         return True
+
+
+def model_in(query: bytes) -> str:
+    """The model that a handshake's query names, "" where it names none.
+
+    Raises Fault(UNKNOWN_PARAMETER) where it names two: upstreams differ in which of them they take.
+    """
+    named = [part for part in query.split(b"&") if _names_model(part)]
+    if len(named) > 1:
+        raise Fault(UNKNOWN_PARAMETER, public="The query names two models: name one.")
+    return unquote_plus(named[0].partition(b"=")[2].decode("latin-1")) if named else ""
+
+
+def _names_model(part: bytes) -> bool:
+    return unquote_to_bytes(part.partition(b"=")[0]) == b"model"
 
 
 def _count(value: Any) -> int:

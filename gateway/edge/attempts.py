@@ -7,7 +7,7 @@ dropped answer reported is charged; when all fail the caller reads what the last
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -21,14 +21,13 @@ from gateway.edge.request_body import length_of
 from gateway.snapshot import Route
 from gateway.upstream.choice import Choice, Member, Upstream
 from gateway.upstream.retry_after import retry_after_s
+from gateway.upstream.target import Target
 from gateway.upstream.transport import Answer, RawHeaders, Unsent
 
 Body = bytes | AsyncIterator[bytes]
 
 LATER = frozenset({429, 503, 529})
 """The upstream says itself that it didn't process the request (529: Anthropic's "overloaded")."""
-
-NO_CREDENTIAL = frozenset({401, 407})
 
 OF_THE_REQUEST = frozenset({501, 505})
 """Errors of the 5xx kind that say nothing of the target's health."""
@@ -42,7 +41,10 @@ _KEEP_S = 1.0
 
 
 class Attempts(msgspec.Struct, eq=False):
-    """The attempts of one request. `path` is with its query, `body` what goes upstream."""
+    """The attempts of one request.
+
+    `path` is with its query, `body` what goes upstream; `model` is what a request without an `Ask` asks for.
+    """
 
     exchange: Exchange
     route: Route
@@ -50,6 +52,7 @@ class Attempts(msgspec.Struct, eq=False):
     path: bytes
     body: Body
     until_s: float
+    model: str = ""
     tried: list[Member] = []
     kept: "_Kept | None" = None
     fault: Fault | None = None
@@ -100,22 +103,30 @@ class Attempts(msgspec.Struct, eq=False):
             if not passed_on:
                 member.running -= 1
 
-    async def _send(self, upstream: Upstream, member: Member) -> Answer:
-        exchange, target = self.exchange, member.target
-        scope, path, body = exchange.scope, self.path, self.body
+    def _send(self, upstream: Upstream, member: Member) -> Awaitable[Answer]:
+        exchange, path, body = self.exchange, self.path, self.body
         if self._tell(upstream, member) and isinstance(body, bytes):
             path, body = exchange.dialect.with_model(path, body, exchange.record.model)
-        request_id = exchange.request_id.encode()
+        return self.deliver(member.target, path, body)
+
+    def deliver(self, target: Target, path: bytes, body: Body) -> Awaitable[Answer]:
+        """Send it to this one. Raises Fault, now or when awaited."""
+        exchange = self.exchange
+        scope, request_id = exchange.scope, exchange.request_id.encode()
         headers = forwarded(scope["headers"], target, request_id, plain_answer=self.route.reads_body)
         length = length_of(exchange, body)
-        return await target.transport.send(scope["method"].encode(), path, headers, body, length)
+        return target.transport.send(scope["method"].encode(), path, headers, body, length)
+
+    def denies(self, target: Target, status: int) -> bool:
+        """Whether an answer of this status refuses the credential that the request was sent with."""
+        return target.denies(status)
 
     def _tell(self, upstream: Upstream, member: Member) -> bool:
         """Note where the request went, and as which model; whether that is another one than was asked for."""
         record, ask = self.exchange.record, self.exchange.ask
         self.exchange.target = member.target
         record.upstream, record.target, record.attempts = upstream.name, member.label, len(self.tried)
-        model = "" if ask is None else ask.model
+        model = self.model if ask is None else ask.model
         record.model = upstream.models.get(model, model)
         return record.model != model
 
@@ -138,7 +149,7 @@ class Attempts(msgspec.Struct, eq=False):
 
     def _may_repeat(self, member: Member, status: int) -> bool:
         """Whether this answer is one to ask another target after."""
-        if status in LATER or (status in NO_CREDENTIAL and member.target.credential is not None):
+        if status in LATER or self.denies(member.target, status):
             return isinstance(self.body, bytes)
         return status >= 500 and status not in OF_THE_REQUEST and self._is_repeatable()
 
@@ -149,7 +160,7 @@ class Attempts(msgspec.Struct, eq=False):
             health.succeed(probe=probe)
             health.rest(retry_after_s(answer.headers, time.time()), "answered 429")
             end = "limited"
-        elif status in NO_CREDENTIAL and member.target.credential is not None:
+        elif self.denies(member.target, status):
             health.fail(f"answered {status} to its api_key", probe=probe)
             end = "failed"
         elif status >= 500 and status not in OF_THE_REQUEST:

@@ -10,10 +10,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from gateway.domain.accounts import Caller
-from gateway.domain.faults import INTERNAL, MISSING_KEY, Fault
+from gateway.domain.faults import INTERNAL, Fault
 from gateway.domain.metered import ROUTE
 from gateway.edge.exchange import Exchange, Receive, Scope, Send
-from gateway.edge.headers import token_of
 from gateway.edge.key_scope import check_scope
 from gateway.edge.metering_verbs import MeteringVerbs
 from gateway.edge.reply import send_fault
@@ -55,13 +54,9 @@ class Metering:
             self.verbs.proxy.finish(record)
 
     async def _serve(self, exchange: Exchange) -> None:
-        scope, record = exchange.scope, exchange.record
-        token = token_of(scope["headers"])
-        if token is None:
-            raise Fault(MISSING_KEY)
-        proxy = self.verbs.proxy
-        caller = proxy.directory.known(token) or await proxy.guesses.identify(token, scope["client"])
-        record.account_id, record.key_id, record.tier = caller.account_id, caller.key_id, caller.tier
+        scope = exchange.scope
+        token, caller = await self.verbs.proxy.callers.identify(exchange)
+        exchange.record.tier = caller.tier
         if caller.scope is not None:
             check_scope(caller.scope, scope["raw_path"], None)
         body = await read_whole(exchange, announced_bytes(scope["headers"]), BODY_BYTES)

@@ -10,19 +10,19 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from gateway.dialects.dialect import Ask, Dialect
-from gateway.domain.accounts import Caller
 from gateway.domain.decisions import Refused
-from gateway.domain.faults import INTERNAL, MISSING_KEY, Fault
+from gateway.domain.faults import INTERNAL, Fault
 from gateway.domain.usage import Outcome, Usage
 from gateway.edge.admission import Admission
 from gateway.edge.attempts import Attempts
 from gateway.edge.bandwidth import Bandwidth
+from gateway.edge.callers import Callers
 from gateway.edge.departure import Departures
 from gateway.edge.exchange import Exchange, Receive, Scope, Send
-from gateway.edge.headers import forwarded, token_of
+from gateway.edge.headers import forwarded
 from gateway.edge.key_scope import check_scope
 from gateway.edge.preflight import is_preflight, pass_preflight
-from gateway.edge.query_key import key_in, without_key
+from gateway.edge.query_key import without_key
 from gateway.edge.relay import Relay
 from gateway.edge.reply import send_fault, send_refusal
 from gateway.edge.request_body import PASSING_BYTES, announced_bytes, is_awaited, length_of, pass_on, read_whole
@@ -30,8 +30,6 @@ from gateway.edge.request_id import new_request_id
 from gateway.edge.rules import rule
 from gateway.edge.settling import Settling
 from gateway.edge.websocket import WebSockets
-from gateway.identity.directory import Directory
-from gateway.identity.guesses import Guesses
 from gateway.metering.ratio import Ratios
 from gateway.snapshot import Route, Snapshot
 from gateway.telemetry.record import RequestRecord
@@ -47,8 +45,7 @@ class Proxy:
     """
 
     snapshot: Snapshot
-    directory: Directory
-    guesses: Guesses
+    callers: Callers
     admission: Admission
     ratios: Ratios
     relay: Relay
@@ -89,8 +86,8 @@ class Proxy:
         if route.passes_preflight and is_preflight(exchange.scope["method"], exchange.scope["headers"]):
             return await pass_preflight(exchange, route, path)
         if "websocket" in exchange.scope:
-            return await self.websockets.serve(exchange, route, path)
-        token, caller = await self._identify(exchange)
+            return await self.websockets.serve(self.snapshot, exchange, route, path)
+        token, caller = await self.callers.identify(exchange)
         body = await self._read(exchange, route)
         if self.snapshot.has_rules:
             path, body = rule(self.snapshot, self.ratios, exchange, route, caller, path, body)
@@ -112,15 +109,6 @@ class Proxy:
         record.route, record.endpoint, exchange.gate = route.path, route.endpoint, route.gate
         record.dialect, record.upstream = route.dialect.name, route.target.name
         return route, path
-
-    async def _identify(self, exchange: Exchange) -> tuple[bytes, Caller]:
-        scope = exchange.scope
-        token = token_of(scope["headers"]) or (key_in(scope["query_string"]) if scope["query_string"] else None)
-        if token is None:
-            raise Fault(MISSING_KEY)
-        caller = self.directory.known(token) or await self.guesses.identify(token, scope["client"])
-        exchange.record.account_id, exchange.record.key_id = caller.account_id, caller.key_id
-        return token, caller
 
     async def _read(self, exchange: Exchange, route: Route) -> bytes | AsyncIterator[bytes]:
         """The body: whole where the dialect reads it or it is short, else as it comes."""

@@ -25,8 +25,6 @@ from gateway.upstream.transport import Answer, RawHeaders
 NOT_THE_CALLERS = frozenset({401, 402, 403, 407, 408, 429})
 """Client errors that are between the upstream and the gateway: the caller's request is given back."""
 
-NO_CREDENTIAL = frozenset({401, 407})
-
 OPAQUE = (b"audio/", b"video/", b"image/", b"application/octet-stream")
 """Content types whose answers tell no usage and have no text: they go on as they come, whatever their dialect."""
 
@@ -50,7 +48,7 @@ class Relay:
         exchange.record.upstream_status = exchange.record.status = answer.status
         try:
             target = exchange.target or route.target
-            if answer.status in NO_CREDENTIAL and target.credential is not None:
+            if target.denies(answer.status):
                 raise Fault(UPSTREAM_DENIED, f"upstream {target.name} answered {answer.status}")
             headers = returned(answer.headers, target)
             if answer.status == 429:

@@ -46,6 +46,15 @@ def rule(
     return path, body
 
 
+def rule_handshake(snapshot: Snapshot, exchange: Exchange, route: Route, caller: Caller, query: bytes) -> bytes:
+    """The query of a metered WebSocket's handshake, as `rule`; its record has the model's own name."""
+    plan: Plan | None = caller.plan or snapshot.plans.get(caller.tier)
+    named = exchange.record.model
+    model = exchange.record.model = _meant(named, None if plan is None else plan.tier, route)
+    exchange.gate = _gate(snapshot, route, Asked(model, True, 0, 0, None, False))
+    return query if model == named else route.dialect.with_model(b"?" + query, b"", model)[0][1:]
+
+
 def _gate(snapshot: Snapshot, route: Route, asked: Asked) -> ModelGate:
     return ModelGate(route.gate, route.models, snapshot.tiers, asked)
 

@@ -8,43 +8,37 @@ one hold, extended ahead of each answer; one event, at the end. Fails with Fault
 import asyncio
 import time
 from dataclasses import dataclass
-from urllib.parse import parse_qsl
 
-from gateway.dialects.openai_realtime import OpenAIRealtime, RealtimeReader
+from gateway.dialects.openai_realtime import OpenAIRealtime, RealtimeReader, model_in
 from gateway.domain.decisions import Extent, Refused
-from gateway.domain.faults import CLIENT_GONE, INVALID_HEADER, MISSING_KEY, UPSTREAM_DENIED, Fault
+from gateway.domain.faults import CLIENT_GONE, INVALID_HEADER, UPSTREAM_DENIED, Fault
 from gateway.domain.limits import OnExhausted
 from gateway.domain.usage import CountedBy, Outcome, Usage
 from gateway.edge.admission import Admission
 from gateway.edge.bandwidth import Bandwidth
+from gateway.edge.callers import Callers
 from gateway.edge.exchange import Exchange
 from gateway.edge.extending import Extending
-from gateway.edge.headers import forwarded, returned, token_of
+from gateway.edge.handshakes import shake_hands, takes_websockets
+from gateway.edge.headers import returned
 from gateway.edge.http_response_head import switching_head
 from gateway.edge.key_scope import check_scope
-from gateway.edge.query_key import key_in, without_key
-from gateway.edge.relay import NO_CREDENTIAL, Relay, outcome_of
-from gateway.edge.reply import send_refusal, send_whole, state_headers
+from gateway.edge.relay import Relay, outcome_of
+from gateway.edge.reply import OF_THE_UPSTREAM, send_refusal, send_whole, state_headers
+from gateway.edge.rules import rule_handshake
 from gateway.edge.settling import Settling
 from gateway.edge.tunnel import POLICY, Tunnel
-from gateway.identity.directory import Directory
-from gateway.identity.guesses import Guesses
-from gateway.snapshot import Route
-from gateway.upstream.transport import RawHeaders
-from gateway.upstream.tunnel import SWITCHING, Opened, Tunnels
-
-SUBPROTOCOLS = b"sec-websocket-protocol"
-EXTENSIONS = b"sec-websocket-extensions"
-KEY_MARK = b"openai-insecure-api-key."
-"""Browsers can set no header, so OpenAI takes the key as the name of a subprotocol."""
+from gateway.snapshot import Route, Snapshot
+from gateway.upstream.target import Target
+from gateway.upstream.transport import Answer
+from gateway.upstream.tunnel import MOST_BYTES, SWITCHING, Opened
 
 
 @dataclass(frozen=True, slots=True)
 class WebSockets:
     """Those of this worker. `idle_s` 0 is for ever; `most_bytes` bounds one message of a metered route."""
 
-    directory: Directory
-    guesses: Guesses
+    callers: Callers
     admission: Admission
     extending: Extending
     relay: Relay
@@ -53,21 +47,18 @@ class WebSockets:
     idle_s: float
     most_bytes: int
 
-    async def serve(self, exchange: Exchange, route: Route, path: bytes) -> None:
+    async def serve(self, snapshot: Snapshot, exchange: Exchange, route: Route, path: bytes) -> None:
         """From the client's handshake to the end."""
-        tunnels, metered = route.target.tunnels, isinstance(route.dialect, OpenAIRealtime)
-        if tunnels is None or (route.reads_body and not metered):
+        metered = isinstance(route.dialect, OpenAIRealtime)
+        if not takes_websockets(route) or (route.reads_body and not metered):
             raise Fault(INVALID_HEADER, public="This route takes no WebSocket.")
         exchange.watched = True
-        headers = exchange.scope["headers"]
-        token = token_of(headers) or key_in(exchange.scope["query_string"]) or _offered_key(headers)
-        if token is None:
-            raise Fault(MISSING_KEY)
-        caller = self.directory.known(token) or await self.guesses.identify(token, exchange.scope["client"])
-        record = exchange.record
-        record.account_id, record.key_id = caller.account_id, caller.key_id
-        record.model = _model_of(exchange)
+        token, caller = await self.callers.identify(exchange)
+        record, query = exchange.record, exchange.scope["query_string"]
+        record.model = model_in(query)
         if metered:
+            if snapshot.has_rules:
+                query = rule_handshake(snapshot, exchange, route, caller, query)
             exchange.estimate = Usage(0, route.default_max_tokens)
             record.estimated_tokens = exchange.estimate.tokens
         if caller.scope is not None:
@@ -75,29 +66,26 @@ class WebSockets:
         decision = await self.admission.admit(exchange, caller, token, exchange.estimate)
         if isinstance(decision, Refused):
             return await send_refusal(exchange, decision)
-        opened = await self._open(exchange, route, path, tunnels)
-        if opened.status != SWITCHING:
-            return await self._refused(exchange, route, opened)
-        return await self._join(exchange, route, opened)
+        answer, opened = await shake_hands(exchange, route, path, query)
+        try:
+            record.forwarded_s = time.perf_counter()
+            record.upstream_status = answer.status
+            if opened is None or answer.status != SWITCHING:
+                return await self._refused(exchange, exchange.target or route.target, answer)
+            return await self._join(exchange, route, opened)
+        finally:
+            answer.close()
 
-    async def _open(self, exchange: Exchange, route: Route, path: bytes, tunnels: Tunnels) -> Opened:
-        scope = exchange.scope
-        headers = forwarded(scope["headers"], route.target, exchange.request_id.encode(), plain_answer=False)
-        headers = _without_key(headers, readable=route.reads_body)
-        query = without_key(scope["query_string"])
-        opened = await tunnels.open(path + b"?" + query if query else path, headers)
-        exchange.record.forwarded_s = time.perf_counter()
-        exchange.record.upstream_status = opened.status
-        return opened
-
-    async def _refused(self, exchange: Exchange, route: Route, opened: Opened) -> None:
+    async def _refused(self, exchange: Exchange, target: Target, answer: Answer) -> None:
         """The upstream wants none of it: what it says goes to the client."""
-        if opened.status in NO_CREDENTIAL and route.target.credential is not None:
-            raise Fault(UPSTREAM_DENIED, f"upstream {route.target.name} answered {opened.status}")
-        outcome, requests = outcome_of(opened.status)
+        if target.denies(answer.status):
+            raise Fault(UPSTREAM_DENIED, f"upstream {target.name} answered {answer.status}")
+        outcome, requests = outcome_of(answer.status)
         self.settling.settle(exchange, Usage(), CountedBy.ESTIMATE, outcome, requests)
-        headers = [*returned(opened.headers, route.target), *state_headers(exchange)]
-        await send_whole(exchange, opened.status, headers, opened.body)
+        headers = [*returned(answer.headers, target), *state_headers(exchange)]
+        if answer.status == 429:
+            headers.append((OF_THE_UPSTREAM, target.name.encode()))
+        await send_whole(exchange, answer.status, headers, await answer.read_all(MOST_BYTES) or b"")
 
     async def _join(self, exchange: Exchange, route: Route, opened: Opened) -> None:
         record, plan = exchange.record, exchange.plan
@@ -113,7 +101,8 @@ class WebSockets:
         record.status, record.streamed = SWITCHING, True
         record.first_byte_s = time.perf_counter()
         exchange.head_sent = exchange.over = True
-        head = switching_head([*returned(opened.headers, route.target), *state_headers(exchange)])
+        headers = returned(opened.headers, exchange.target or route.target)
+        head = switching_head([*headers, *state_headers(exchange)])
         tunnel.upstream.transport = opened.transport
         try:
             await exchange.send({"type": "tollway.switch", "head": head, "end": tunnel.client})
@@ -169,24 +158,3 @@ class _Session:
 def _check_joined(tunnel: Tunnel) -> None:
     if not tunnel.joined:
         raise Fault(CLIENT_GONE)
-
-
-def _offered(headers: RawHeaders) -> list[bytes]:
-    return [one.strip() for name, value in headers if name == SUBPROTOCOLS for one in value.split(b",")]
-
-
-def _offered_key(headers: RawHeaders) -> bytes | None:
-    keys = [one.removeprefix(KEY_MARK) for one in _offered(headers) if one.startswith(KEY_MARK)]
-    return keys[0] if keys else None
-
-
-def _without_key(headers: RawHeaders, *, readable: bool) -> RawHeaders:
-    """The handshake's fields without a key among the subprotocols; `readable` frames are asked for uncompressed."""
-    kept = [one for one in _offered(headers) if not one.startswith(KEY_MARK)]
-    out = [field for field in headers if field[0] != SUBPROTOCOLS and not (readable and field[0] == EXTENSIONS)]
-    return [*out, (SUBPROTOCOLS, b", ".join(kept))] if kept else out
-
-
-def _model_of(exchange: Exchange) -> str:
-    query: bytes = exchange.scope["query_string"]
-    return dict(parse_qsl(query.decode("latin-1"))).get("model", "")

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from gateway.upstream.transport import Transport
 from gateway.upstream.tunnel import Tunnels
 
+NO_CREDENTIAL = frozenset({401, 407})
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -19,3 +21,7 @@ class Target:
     credential: tuple[bytes, bytes] | None
     address: bytes = b""
     tunnels: Tunnels | None = None
+
+    def denies(self, status: int) -> bool:
+        """Whether an answer of this status says that the gateway's own credential is no good."""
+        return status in NO_CREDENTIAL and self.credential is not None

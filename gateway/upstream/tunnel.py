@@ -22,14 +22,29 @@ MOST_BYTES = 65_536
 
 
 class Opened(msgspec.Struct, eq=False):
-    """The answer to a handshake. With status 101 `transport` is paused, and `body` the bytes that came behind the head;
-    else it is closed, and `body` what the upstream says.
-    """  # noqa: D205
+    """The answer to a handshake; a `transport.Answer`.
+
+    With status 101 `transport` is paused, and `body` the bytes that came behind the head; else it is closed, and `body`
+    what the upstream says.
+    """
 
     status: int
     headers: RawHeaders
     body: bytes
     transport: asyncio.Transport
+
+    async def read(self) -> bytes:
+        """See `transport.Answer`."""
+        body, self.body = self.body, b""
+        return body
+
+    async def read_all(self, at_most: int) -> bytes | None:
+        """See `transport.Answer`."""
+        return None if len(self.body) > at_most else await self.read()
+
+    def close(self) -> None:
+        """See `transport.Answer`: what is open is cut."""
+        self.transport.abort()
 
 
 class Tunnels:

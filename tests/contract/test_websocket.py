@@ -1,22 +1,20 @@
 """WebSockets through the gateway, between a real client and a real server."""
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.asyncio.server import ServerConnection, serve
+from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
 from tests.support.odd_peer import always, odd_peer
 from tests.support.openai_wire import http
-from tests.support.stand import SETTINGS, Stand, stand
+from tests.support.stand import SETTINGS, stand
 from tests.support.until import until
 from tests.support.valkey import ValkeyServer
+from tests.support.websockets import calling, echo, request_id, upstream
 
 ROUTES = """routes:
   - {{ path: /v1/realtime, upstream: main, dialect: openai-realtime, default_max_tokens: 100 }}
@@ -29,54 +27,6 @@ TIERS = """
 """
 REALTIME = SETTINGS.partition("routes:")[0] + ROUTES + SETTINGS.partition("tiers:")[2]
 HURRIED = REALTIME.replace("max_body_mb: 1", "max_body_mb: 1, websocket_idle_s: 0.5")
-Handler = Callable[[ServerConnection], Awaitable[None]]
-
-
-class Seen:
-    """What the upstream saw of each handshake."""
-
-    def __init__(self) -> None:
-        self.handshakes: list[dict[str, str]] = []
-        self.paths: list[str] = []
-        self.closes: list[int | None] = []
-
-
-@contextlib.asynccontextmanager
-async def upstream(handler: Handler, *, subprotocols: tuple[str, ...] = ()) -> AsyncIterator[tuple[int, Seen]]:
-    """A WebSocket server on loopback."""
-    seen = Seen()
-
-    async def handle(link: ServerConnection) -> None:
-        assert link.request is not None
-        seen.handshakes.append({name.lower(): value for name, value in link.request.headers.raw_items()})
-        seen.paths.append(link.request.path)
-        with contextlib.suppress(ConnectionClosed):
-            await handler(link)
-        await link.wait_closed()
-        seen.closes.append(link.close_code)
-
-    offered = [Subprotocol(name) for name in subprotocols] or None
-    async with serve(handle, "127.0.0.1", 0, subprotocols=offered, max_size=None) as server:
-        yield next(iter(server.sockets)).getsockname()[1], seen
-
-
-async def echo(link: ServerConnection) -> None:
-    """Send back what comes."""
-    async for message in link:
-        await link.send(message)
-
-
-def calling(here: Stand, key: str, path: str = "/v1/live", **more: object) -> connect:
-    """A client's connection with a key."""
-    headers = {"authorization": f"Bearer {key}"} if key else {}
-    url = f"ws://127.0.0.1:{here.port}{path}"
-    return connect(url, additional_headers=headers, proxy=None, max_size=None, **more)  # type: ignore[arg-type]
-
-
-async def request_id(link: ClientConnection) -> str:
-    """Of the handshake."""
-    assert link.response is not None
-    return link.response.headers["x-request-id"]
 
 
 async def test_messages_pass_both_ways_untouched(tmp_path: Path, valkey: ValkeyServer) -> None:

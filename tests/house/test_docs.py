@@ -100,7 +100,7 @@ def test_the_request_path_keeps_the_order_of_the_code() -> None:
     text = REQUEST_PATH.read_text(encoding="utf-8").partition("## The request")[2]
     places = [text.find(f".{step}`") for step in taken]
 
-    assert taken == ["_route", "serve", "_identify", "_read", "_estimate", "admit", "pace", "_forward", "relay"]
+    assert taken == ["_route", "serve", "identify", "_read", "_estimate", "admit", "pace", "_forward", "relay"]
     assert -1 not in places
     assert places == sorted(places)
 

@@ -36,14 +36,14 @@ class Blocks:
     def __init__(self) -> None:
         self.open: set[int] = set()
 
-    def read(self, events: bytes) -> Iterator[str]:
-        """The texts in `events`."""
-        for event in payloads(events, _batch, _event):
+    def read(self, events: bytes) -> Iterator[tuple[int, str]]:
+        """The texts in `events`, all in one lane."""
+        for event in payloads(events, _batch, _event.decode):
             if event.type == "content_block_delta":
-                yield _text_of(event.delta)
+                yield 0, _text_of(event.delta)
             elif event.type == "content_block_start":
                 self.open.add(event.index if isinstance(event.index, int) else 0)
-                yield _text_of(event.content_block)
+                yield 0, _text_of(event.content_block)
             elif event.type == "content_block_stop":
                 self.open.discard(event.index if isinstance(event.index, int) else 0)
 

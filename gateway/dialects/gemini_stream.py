@@ -126,8 +126,8 @@ class GeminiStream:
         elif first:
             self._events = EventCutter(MAX_ELEMENT_BYTES)
 
-    def _read(self, events: bytes) -> Iterator[str]:
-        for chunk in payloads(events, _batch, _chunk):
+    def _read(self, events: bytes) -> Iterator[tuple[int, str]]:
+        for chunk in payloads(events, _batch, _chunk.decode):
             self._last = chunk
             self.error_seen = self.error_seen or bool(chunk.error)
             if usage_of(chunk.usageMetadata) is not None:
@@ -136,7 +136,7 @@ class GeminiStream:
                 self._seen = True
             for candidate in as_list(chunk.candidates):
                 self._note(candidate)
-                yield text_of(candidate)
+                yield 0, text_of(candidate)
 
     def _note(self, candidate: Any) -> None:
         if not isinstance(candidate, dict):

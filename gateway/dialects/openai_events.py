@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from gateway.dialects.json_body import UNREADABLE
-from gateway.dialects.openai_delta_text import DeltaText
+from gateway.dialects.kept_text import KeptText
+from gateway.dialects.openai_delta_text import SAID, delta_texts
 from gateway.dialects.openai_events_ending import incomplete_response, transcript_end
 from gateway.dialects.openai_usage import added, usage_of
 from gateway.dialects.sse import EVENT_ENDS, MAX_EVENT_BYTES, EventCutter, event_data, split_events
@@ -82,7 +83,7 @@ class EventStream:
         self._steps: dict[str | int, Usage] = {}
         self._response = b""
         self._cutter = EventCutter(LONGEST_EVENT_BYTES)
-        self._text = DeltaText()
+        self._text = KeptText(delta_texts)
 
     @property
     def broken_off(self) -> bool:
@@ -121,7 +122,7 @@ class EventStream:
 
         Nothing for sound and pictures: half of one has no valid end.
         """
-        said, latest = self._text.said(), self._text.latest
+        said, latest = self._text.lanes().get(SAID, ""), self._text.latest
         if self._response:
             return incomplete_response(self._response, latest, said, usage)
         return transcript_end(said, usage) if b'"transcript.text.delta"' in latest else b""

@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 
 from gateway.dialects.json_body import UNREADABLE
+from gateway.dialects.kept_text import KeptText
 from gateway.dialects.openai_ending import ending
-from gateway.dialects.openai_text import StreamText
+from gateway.dialects.openai_text import Choices
 from gateway.dialects.openai_usage import usage_of
 from gateway.dialects.sse import EVENT_ENDS, EventCutter, event_data, event_start, split_events
 from gateway.domain.usage import Usage
@@ -46,6 +47,7 @@ class OpenAIStream:
     """
 
     __slots__ = (
+        "_choices",
         "_comment",
         "_cutter",
         "_final",
@@ -68,12 +70,16 @@ class OpenAIStream:
         self._strip = strip_usage
         self._comment = usage_comment
         self._cutter = EventCutter()
-        self._text = StreamText()
+        self._choices = Choices()
+        self._text = KeptText(self._choices.read)
 
     @property
     def broken_off(self) -> bool:
         """A choice was begun and not finished, and neither usage, nor an error, nor `[DONE]` came after it."""
-        return not self.finished and self.usage is None and not self.error_seen and self._text.unfinished
+        if self.finished or self.usage is not None or self.error_seen:
+            return False
+        self._text.digest()
+        return bool(self._choices.open)
 
     @property
     def mid_event(self) -> bool:
@@ -97,24 +103,30 @@ class OpenAIStream:
         """
         rest = self._cutter.rest()
         kept = self._take(rest) if rest else b""
-        self.finished = self.finished or self._final or self._text.finished
+        if not self.finished:
+            self.finished = self._final or self._all_finished()
         return kept if self._strip else b""
 
     def text(self) -> str:
-        """The answer's text so far; "" once the usage is known."""
-        return self._text.text()
+        """The answer's text so far, one choice after the other; "" once the usage is known."""
+        return "\n".join(self._text.lanes().values())
 
     def text_bytes(self) -> int:
-        """The length of `text`; 0 once the usage is known."""
+        """The length of `text` without the line ends between choices; 0 once the usage is known."""
         return self._text.text_bytes()
 
     def stop(self, usage: Usage) -> bytes:
         """Finish reason `length` for every choice that is open, the usage as a chunk or a comment, and `[DONE]`."""
-        choices = self._text.open_choices
+        self._text.digest()
+        choices = frozenset(self._choices.open if self._choices.seen else {0})
         events = self._noted or self._text.latest
         if self._strip:
             return self._comment(usage) + ending(events, choices, None)
         return ending(events, choices, usage)
+
+    def _all_finished(self) -> bool:
+        self._text.digest()
+        return self._choices.seen and not self._choices.open
 
     def _take(self, events: bytes) -> bytes:
         if self.usage is None:

@@ -1,22 +1,15 @@
-"""Collects the text of an OpenAI-shaped answer, for the tokenizer, where the upstream reports no usage.
+"""The text of an OpenAI-shaped answer, whole or streamed, for the tokenizer, and where a stream stands.
 
-A stream's bytes are kept as they came, at next to no cost, and turned into text a batch at a time: what is held of a
-stream is one batch of bytes and its text, which is bounded. Never raises: an event that can't be read adds no text.
+Never raises: what can't be read adds no text.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from gateway.dialects.json_body import UNREADABLE
-from gateway.dialects.sse import event_data, split_events
-
-BATCH_BYTES = 32 << 10
-"""Bytes of stream kept before they are turned into text."""
-
-MAX_TEXT_CHARS = 4 << 20
-"""The longest text kept: above what any model writes in one answer."""
+from gateway.dialects.kept_text import payloads
 
 _SILENT = frozenset({"id", "role", "type", "finish_reason", "logprobs", "signature", "data", "url"})
 """Fields that no model wrote."""
@@ -56,115 +49,34 @@ _chunk = msgspec.json.Decoder(_Chunk)
 _batch = msgspec.json.Decoder(list[_Chunk])
 
 
-class StreamText:
-    """The text of one stream. `add` takes complete events; `finished` is known of what was turned into text.
+class Choices:
+    """Reads the chunks of one stream. `seen` says that there was a choice; `open` are those without a finish reason."""
 
-    `latest` are some of the events that were turned into text last.
-    """
-
-    __slots__ = ("_bytes", "_chars", "_kept_bytes", "_open", "_raw", "_seen", "_texts", "latest")
+    __slots__ = ("open", "seen")
 
     def __init__(self) -> None:
-        self._raw: list[bytes] = []
-        self._kept_bytes = 0
-        self._texts: dict[int, list[str]] = {}
-        self._chars = 0
-        self._bytes = 0
-        self.latest = b""
-        self._seen = False
-        self._open: set[int] = set()
+        self.seen = False
+        self.open: set[int] = set()
 
-    def add(self, events: bytes) -> None:
-        """Keep complete events as they came."""
-        self._raw.append(events)
-        self._kept_bytes += len(events)
-        if self._kept_bytes > BATCH_BYTES:
-            self._digest()
-
-    def drop(self) -> None:
-        """Forget it all: the upstream told its usage."""
-        self._raw.clear()
-        self._texts.clear()
-        self._kept_bytes = self._chars = self._bytes = 0
-
-    def text(self) -> str:
-        """The text so far, one choice after the other."""
-        self._digest()
-        for index, texts in self._texts.items():
-            self._texts[index] = ["".join(texts)]
-        return "\n".join(texts[0] for texts in self._texts.values())
-
-    def text_bytes(self) -> int:
-        """The length of `text` in UTF-8, the line ends between choices left out."""
-        self._digest()
-        return self._bytes
-
-    @property
-    def open_choices(self) -> frozenset[int]:
-        """Those that did not come to their finish reason; the first where none was seen."""
-        self._digest()
-        return frozenset(self._open if self._seen else {0})
-
-    @property
-    def unfinished(self) -> bool:
-        """Some choice that was seen did not come to its finish reason."""
-        self._digest()
-        return bool(self._open)
-
-    @property
-    def finished(self) -> bool:
-        """Every choice that was seen came to its finish reason."""
-        self._digest()
-        return self._seen and not self._open
-
-    def _digest(self) -> None:
-        if not self._raw:
-            return
-        events = b"".join(self._raw)
-        self.latest = self._raw[-1]
-        self._raw.clear()
-        self._kept_bytes = 0
-        batch: dict[int, list[str]] = {}
-        for chunk in _chunks(events):
+    def read(self, events: bytes) -> Iterable[tuple[int, str]]:
+        """The texts in `events`, one for each choice, which is its lane."""
+        texts: dict[int, list[str]] = {}
+        for chunk in payloads(events, _batch, _read_chunk):
             for choice in chunk.choices or ():
-                self._take(choice, batch)
-        for index, texts in batch.items():
-            text = "".join(texts)
-            self._bytes += len(text.encode())
-            self._texts.setdefault(index, []).append(text)
-
-    def _take(self, choice: _Choice, batch: dict[int, list[str]]) -> None:
-        self._seen = True
-        if choice.finish_reason:
-            self._open.discard(choice.index)
-        else:
-            self._open.add(choice.index)
-        text = _text_of(choice)
-        if text and self._chars < MAX_TEXT_CHARS:
-            batch.setdefault(choice.index, []).append(text)
-            self._chars += len(text)
+                self.seen = True
+                if choice.finish_reason:
+                    self.open.discard(choice.index)
+                else:
+                    self.open.add(choice.index)
+                if text := _text_of(choice):
+                    texts.setdefault(choice.index, []).append(text)
+        return [(index, "".join(pieces)) for index, pieces in texts.items()]
 
 
 def answer_text(body: bytes) -> str:
     """The text of a whole answer, "" where it has none that can be read."""
     chunk = _read_chunk(body)
     return "\n".join(_text_of(choice) for choice in chunk.choices or ()) if chunk else ""
-
-
-def _chunks(events: bytes) -> Iterator[_Chunk]:
-    """The chunks in `events`; well-formed ones are decoded at once, as one JSON array."""
-    if events.startswith(b"data: {"):
-        array = events.rstrip()[6:].removesuffix(b"data: [DONE]").rstrip().replace(b"\n\ndata: ", b",")
-        try:
-            yield from _batch.decode(b"[" + array + b"]")
-        except UNREADABLE:
-            pass
-        else:
-            return
-    for event in split_events(events):
-        chunk = _read_chunk(event_data(event))
-        if chunk is not None:
-            yield chunk
 
 
 def _read_chunk(data: bytes) -> _Chunk | None:

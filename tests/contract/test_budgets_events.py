@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.dialects.openai_text import BATCH_BYTES
+from gateway.dialects.kept_text import BATCH_BYTES
 from tests.contract.test_budgets_streams import FUTURES_A_CHUNK, FUTURES_A_STREAM, TASKS_A_STREAM
 from tests.support.budgets_course import Course, run_course
 from tests.support.openai_endpoints import shipped_settings, spoken

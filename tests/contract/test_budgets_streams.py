@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.app import Gateway
-from gateway.dialects.openai_text import BATCH_BYTES
+from gateway.dialects.kept_text import BATCH_BYTES
 from gateway.edge.exchange import Message, Receive, Scope, Send
 from gateway.upstream.answer import LeanAnswer
 from tests.support.budgets_course import Course, Run, run_course

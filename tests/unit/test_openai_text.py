@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from gateway.dialects.openai_text import BATCH_BYTES, MAX_TEXT_CHARS, StreamText, answer_text
+from gateway.dialects.kept_text import BATCH_BYTES, MAX_TEXT_CHARS, KeptText
+from gateway.dialects.openai_text import Choices, answer_text
 from tests.support import recordings
 
 
@@ -26,7 +27,7 @@ def _spoken(name: str) -> str:
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
 def test_recorded_streams(name: str, line_end: bytes) -> None:
     """Content, reasoning, tool names and arguments are all there, in every batch and framing."""
-    text = StreamText()
+    text = KeptText(Choices().read)
     for event in recordings.events(name, line_end):
         text.add(event)
 
@@ -83,7 +84,7 @@ def test_deep_content_is_no_recursion() -> None:
 
 def test_events_between_and_broken_ones_lose_only_themselves() -> None:
     """Comments, errors and garbage in a stream don't hide the text around them."""
-    text = StreamText()
+    text = KeptText(Choices().read)
     good = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
     text.add(
         good + b": ping\n\n" + b"data: {broken\n\n" + b'data: {"choices":[{"delta":{"content":["b"]}}]}\n\n' + good
@@ -95,7 +96,7 @@ def test_events_between_and_broken_ones_lose_only_themselves() -> None:
 def test_a_long_stream_is_held_as_text_only() -> None:
     """Thousands of open streams fit: of each, one batch of bytes and the text are held, not the bytes of all."""
     event = recordings.events("openai-text")[5]
-    text = StreamText()
+    text = KeptText(Choices().read)
     tracemalloc.start()
     for _ in range(3000):
         text.add(bytes(bytearray(event)))
@@ -110,7 +111,7 @@ def test_a_long_stream_is_held_as_text_only() -> None:
 
 def test_the_text_is_bounded() -> None:
     """A stream that never ends can't fill the memory with its text."""
-    text = StreamText()
+    text = KeptText(Choices().read)
     event = b'data: {"choices":[{"delta":{"content":"' + b"x" * 60_000 + b'"}}]}\n\n'
     for _ in range(100):
         text.add(event)

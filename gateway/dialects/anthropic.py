@@ -9,7 +9,7 @@ from gateway.dialects.anthropic_request import read_request
 from gateway.dialects.anthropic_stream import AnthropicStream
 from gateway.dialects.anthropic_text import answer_text
 from gateway.dialects.anthropic_usage import read_usage
-from gateway.dialects.dialect import Ask, LimitFields, StreamReader
+from gateway.dialects.dialect import COMMENT, Ask, LimitFields, StreamReader
 from gateway.dialects.model_name import renamed_in_body
 from gateway.dialects.refusal_text import describe
 from gateway.domain.decisions import Refused
@@ -45,6 +45,7 @@ class Anthropic:
     name = "anthropic"
     limit_fields = LimitFields.ANTHROPIC
     request_id_field = b"request-id"
+    sign_of_life = COMMENT
 
     def read_request(self, body: bytes, path: bytes) -> Ask:
         """What the body asks for. Raises Fault(INVALID_BODY)."""

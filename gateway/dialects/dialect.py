@@ -12,6 +12,10 @@ from gateway.domain.usage import Usage
 RawHeaders = list[tuple[bytes, bytes]]
 
 
+COMMENT = b": keep-alive\n\n"
+"""WHATWG HTML, "Server-sent events": a line that begins with a colon is ignored, and a blank line without data too."""
+
+
 class LimitFields(IntEnum):
     """Under which names a dialect's clients look for their limits, beside `RateLimit` and `RateLimit-Policy`."""
 
@@ -105,6 +109,8 @@ class Dialect(Protocol):
     limit_fields: LimitFields
     request_id_field: bytes
     """The field in which its SDKs look for a request's id, on answers of the gateway's own."""
+    sign_of_life: bytes
+    """What goes between two events while the upstream is silent: nothing to its SDKs, a byte to every proxy."""
 
     def read_request(self, body: bytes, path: bytes) -> Ask:
         """What the body asks for, sent to `path` (without its query).

@@ -40,6 +40,8 @@ class Gemini:
     name = "gemini"
     limit_fields = LimitFields.OPENAI
     request_id_field = b"x-request-id"
+    sign_of_life = b"\r\n"
+    """An empty line: Google's SDK for Python takes a comment for JSON, and raises."""
 
     def read_request(self, body: bytes, path: bytes) -> Ask:
         """What is asked of the model in the path. Raises Fault(INVALID_BODY)."""
@@ -67,11 +69,15 @@ class Gemini:
         return _error_body(fault.kind.status, fault.public, fault.kind.code, request_id)
 
     def refusal_status(self, refused: Refused) -> int:
-        """429, which clients retry; 403 where only paying helps, which none does."""
-        return 403 if refused.remedy is Remedy.PAY else 429
+        """429, which clients retry; 403 where only paying helps, and 400 where only a smaller request does."""
+        if refused.remedy is Remedy.PAY:
+            return 403
+        return 400 if refused.retry_after_s is None else 429
 
     def refusal_body(self, refused: Refused, request_id: str) -> bytes:
-        """`RESOURCE_EXHAUSTED`, with a RetryInfo where waiting helps; `PERMISSION_DENIED` where only paying does."""
+        """`RESOURCE_EXHAUSTED` with a RetryInfo; `PERMISSION_DENIED` where only paying helps, `INVALID_ARGUMENT` where
+        only a smaller request does. Google's SDKs go by the status alone.
+        """  # noqa: D205
         reason = "insufficient_quota" if refused.remedy is Remedy.PAY else "rate_limit_exceeded"
         wait_s = refused.retry_after_s if refused.remedy is Remedy.WAIT else None
         return _error_body(self.refusal_status(refused), describe(refused), reason, request_id, wait_s)
@@ -81,8 +87,9 @@ class Gemini:
         return b"\r\n\r\ndata: " + self.fault_body(fault, request_id) + b"\r\n\r\n"
 
     def usage_comment(self, usage: Usage) -> bytes:
-        """An SSE comment with the usage as JSON."""
-        return b": tollway-usage " + msgspec.json.encode(usage) + b"\r\n\r\n"
+        """Nothing: its SDKs can't read comments, and every stream tells its usage."""
+        del usage
+        return b""
 
 
 def _error_body(status: int, message: str, reason: str, request_id: str, wait_s: int | None = None) -> bytes:

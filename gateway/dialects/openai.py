@@ -6,7 +6,7 @@ API's other endpoints pass unchanged.
 
 import msgspec
 
-from gateway.dialects.dialect import Ask, LimitFields, StreamReader
+from gateway.dialects.dialect import COMMENT, Ask, LimitFields, StreamReader
 from gateway.dialects.model_name import renamed_in_body
 from gateway.dialects.openai_request import read_request
 from gateway.dialects.openai_stream import OpenAIStream
@@ -36,6 +36,7 @@ class OpenAI:
     name = "openai"
     limit_fields = LimitFields.OPENAI
     request_id_field = b"x-request-id"
+    sign_of_life = COMMENT
 
     def read_request(self, body: bytes, path: bytes) -> Ask:
         """What the body asks for. Raises Fault(INVALID_BODY)."""

@@ -5,7 +5,7 @@ Every body and every byte passes as it is; nothing here can fail.
 
 import msgspec
 
-from gateway.dialects.dialect import Ask, LimitFields, StreamReader
+from gateway.dialects.dialect import COMMENT, Ask, LimitFields, StreamReader
 from gateway.dialects.refusal_text import describe
 from gateway.domain.decisions import Refused
 from gateway.domain.faults import Fault
@@ -73,6 +73,7 @@ class Plain:
     name = "plain"
     limit_fields = LimitFields.BARE
     request_id_field = b"x-request-id"
+    sign_of_life = COMMENT
 
     def read_request(self, body: bytes, path: bytes) -> Ask:
         """Asks for no tokens."""

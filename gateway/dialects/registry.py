@@ -1,5 +1,7 @@
 """The dialects by the name they have in gateway.yaml."""
 
+import re
+
 from gateway.dialects.anthropic import Anthropic
 from gateway.dialects.dialect import Dialect
 from gateway.dialects.gemini import Gemini
@@ -24,4 +26,13 @@ _ALL: tuple[Dialect, ...] = (
     Plain(),
 )
 
+_GEMINI = re.compile(r"/v1(beta|alpha)/|/models/[^/]+:[a-zA-Z]+$")
+
 DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in _ALL}
+
+
+def dialect_of_path(path: str) -> Dialect:
+    """The dialect in whose shape the clients that ask for `path` read errors, where no route says: a guess."""
+    if "/v1/messages" in path:
+        return DIALECTS["anthropic"]
+    return DIALECTS["gemini" if _GEMINI.search(path) else "openai"]

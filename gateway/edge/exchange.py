@@ -53,7 +53,8 @@ class Exchange(msgspec.Struct, eq=False):
     `sweeps` counts how often `Departures` has met the request, `renewed_s` is when its lease last was
     (`time.perf_counter()`). `allowance` bounds a stream; `heard_chunks` of the upstream had been heard at `heard_s`
     (the loop's time), when `KeepAlive` last met it. `target` is where it went, None where the route has but one;
-    `earlier` what attempts before the last one reported that they used.
+    `earlier` what attempts before the last one reported that they used. `alias` is what the caller called the model,
+    where that was an alias.
     """
 
     scope: Scope
@@ -67,6 +68,7 @@ class Exchange(msgspec.Struct, eq=False):
     watched: bool = False
     sweeps: int = 0
     ask: Ask | None = None
+    alias: str = ""
     reader: StreamReader | None = None
     target: Target | None = None
     earlier: Usage | None = None

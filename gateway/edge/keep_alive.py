@@ -1,4 +1,4 @@
-"""Signs of life to the clients of streams whose upstream is silent: an SSE comment between two events.
+"""Signs of life to the clients of streams whose upstream is silent, between two events and in their dialect.
 
 Keeps proxies and clients from giving up on a model that thinks, and makes a client that is gone say so. Promises: no
 timer a stream and none a chunk; one sweep, and one task for all that it finds; never inside an event, never to a
@@ -11,11 +11,8 @@ from contextlib import suppress
 
 from gateway.edge.exchange import Exchange
 
-COMMENT = b": keep-alive\n\n"
-"""WHATWG HTML, "Server-sent events": a line that begins with a colon is ignored, and a blank line without data too."""
-
 SWEEPS = 4
-"""In each silence that is waited for: a comment comes late by no more than one."""
+"""In each silence that is waited for: a sign comes late by no more than one."""
 
 
 class KeepAlive:
@@ -57,8 +54,9 @@ async def _speak(silent: list[Exchange]) -> None:
         if reader is None or reader.mid_event or reader.finished or exchange.over or exchange.gone:
             continue
         if exchange.head_sent:
-            # Nothing here waits: what was looked at still holds when the comment is written.
+            # Nothing here waits: what was looked at still holds when the sign is written.
+            sign = exchange.dialect.sign_of_life
             with suppress(RuntimeError):
                 await exchange.send(
-                    {"type": "http.response.body", "body": COMMENT, "more_body": True, "dropped_if_choked": True}
+                    {"type": "http.response.body", "body": sign, "more_body": True, "dropped_if_choked": True}
                 )

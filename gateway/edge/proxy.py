@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from gateway.dialects.dialect import Ask, Dialect
+from gateway.dialects.registry import dialect_of_path
 from gateway.domain.decisions import Refused
 from gateway.domain.faults import INTERNAL, Fault
 from gateway.domain.usage import Outcome, Usage
@@ -40,7 +41,7 @@ from gateway.upstream.transport import Answer
 class Proxy:
     """Serves proxied requests as a bare ASGI app.
 
-    `snapshot` is read by each request once; a reload puts another in its place. `unmatched` speaks where no route does;
+    `snapshot` is read by each request once; a reload puts another in its place. `unmatched` speaks until a route does;
     `body_bytes` bounds a body that is read whole; `finish` is told each request's record at its end.
     """
 
@@ -89,11 +90,12 @@ class Proxy:
             return await self.websockets.serve(self.snapshot, exchange, route, path)
         token, caller = await self.callers.identify(exchange)
         body = await self._read(exchange, route)
+        asked_path = path
         if self.snapshot.has_rules:
             path, body = rule(self.snapshot, self.ratios, exchange, route, caller, path, body)
         estimate = self._estimate(exchange, route, path, body)
         if caller.scope is not None:
-            check_scope(caller.scope, path, "" if exchange.ask is None else exchange.ask.model)
+            check_scope(caller.scope, asked_path, "" if exchange.ask is None else exchange.ask.model, exchange.alias)
         decision = await self.admission.admit(exchange, caller, token, estimate)
         if isinstance(decision, Refused):
             return await send_refusal(exchange, decision)
@@ -104,7 +106,11 @@ class Proxy:
 
     def _route(self, exchange: Exchange) -> tuple[Route, bytes]:
         scope, record = exchange.scope, exchange.record
-        route, path = self.snapshot.route(scope["method"], scope["raw_path"])
+        try:
+            route, path = self.snapshot.route(scope["method"], scope["raw_path"])
+        except Fault:
+            exchange.dialect = dialect_of_path(scope["path"])
+            raise
         exchange.dialect = route.dialect
         record.route, record.endpoint, exchange.gate = route.path, route.endpoint, route.gate
         record.dialect, record.upstream = route.dialect.name, route.target.name

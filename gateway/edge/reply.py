@@ -3,7 +3,7 @@
 import time
 
 from gateway.domain.decisions import Refused
-from gateway.domain.faults import CLIENT_GONE, UPSTREAM_BUSY, UPSTREAM_RATE_LIMITED, Fault
+from gateway.domain.faults import CLIENT_GONE, UPSTREAM_RATE_LIMITED, Fault
 from gateway.domain.limits import Remedy
 from gateway.edge.exchange import Exchange
 from gateway.upstream.transport import RawHeaders
@@ -59,14 +59,21 @@ async def send_fault(exchange: Exchange, fault: Fault) -> None:
     headers = [JSON, *_own_headers(exchange)]
     if fault.kind.status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="tollway"'))
-    if fault.retry_after_s is not None or fault.kind.status == 503:
-        headers.append((b"retry-after", b"%d" % (fault.retry_after_s or 1)))
+    headers += _whether_to_retry(fault)
     if fault.kind is UPSTREAM_RATE_LIMITED:
         headers.append((OF_THE_UPSTREAM, record.upstream.encode()))
-        headers.append((b"x-should-retry", b"true" if (fault.retry_after_s or 1) <= RETRIED_S else b"false"))
-    if fault.kind is UPSTREAM_BUSY:
-        headers.append((b"x-should-retry", b"true"))
     await send_whole(exchange, fault.kind.status, headers, exchange.dialect.fault_body(fault, exchange.request_id))
+
+
+def _whether_to_retry(fault: Fault) -> RawHeaders:
+    """What SDKs go by where the status alone would have them come too early, or for nothing."""
+    wait_s = fault.retry_after_s
+    if fault.kind.final:
+        return [(b"x-should-retry", b"false")]
+    if wait_s is not None:
+        told = b"true" if wait_s <= RETRIED_S else b"false"
+        return [(b"retry-after", b"%d" % max(1, wait_s)), (b"x-should-retry", told)]
+    return [(b"retry-after", b"1")] if fault.kind.status == 503 else []
 
 
 def _own_headers(exchange: Exchange) -> RawHeaders:

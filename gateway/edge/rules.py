@@ -34,6 +34,7 @@ def rule(
     model = _meant(ask.model, tier, route)
     if model != ask.model:
         path, body = route.dialect.with_model(path, body, model)
+        exchange.alias = ask.model
     asked = Asked(
         model,
         route.reads_body and bool(body),

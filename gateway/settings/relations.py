@@ -84,6 +84,25 @@ def _fallbacks(index: int, settings: Settings) -> Iterator[Problem]:
             yield f"{path}.fallback[{place}]", _NO_UPSTREAM + did_you_mean(name, settings.upstreams)
         elif name in (route.upstream, *route.fallback[:place]):
             yield f"{path}.fallback[{place}]", "is asked before already"
+        else:
+            yield from _other_shape(f"{path}.fallback[{place}]", name, route, settings)
+
+
+def _other_shape(path: str, name: str, route: Route, settings: Settings) -> Iterator[Problem]:
+    """An upstream that every metered route to it says to speak another API can't answer this route's requests."""
+    if not _sound(route.dialect) or route.dialect == "plain":
+        return
+    others = [other for other in settings.routes if _sound(other) and _sound(other.upstream, other.dialect)]
+    spoken = {_api(other.dialect) for other in others if other.upstream == name and other.dialect != "plain"}
+    if spoken and _api(route.dialect) not in spoken:
+        heard, wanted = " and ".join(sorted(spoken)), _api(route.dialect)
+        text = f"speaks {heard} by its own routes, and this route speaks {wanted}: bodies are not translated"
+        yield path, text + ". An upstream that speaks both is written twice, under two names"
+
+
+def _api(dialect: str) -> str:
+    """Whose API a dialect belongs to: all that begin with `openai` are one."""
+    return dialect.partition("-")[0]
 
 
 _NO_UPSTREAM = "is not an upstream of this file"

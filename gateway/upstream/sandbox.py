@@ -1,7 +1,7 @@
 """The built-in upstream: an OpenAI-shaped chat API that answers without a model, for a first look and for trials.
 
 A bare ASGI app. POST …/chat/completions, streamed word by word or whole, with true usage; GET …/models; anything else
-is an OpenAI-shaped error. What it says is decided in `sandbox_answer`.
+is an error, in the shape that whoever asks for such a path reads. What it says is decided in `sandbox_answer`.
 """
 
 import asyncio
@@ -12,12 +12,17 @@ from typing import Any
 
 import msgspec
 
+from gateway.dialects.registry import dialect_of_path
+from gateway.domain.faults import INVALID_BODY, NOT_FOUND, Fault
 from gateway.upstream.sandbox_answer import DEFAULT_MODEL, ChatRequest, Spoken, answer, usage
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 WORD_PAUSE_S = 0.02
+
+KNOWN = "The sandbox speaks OpenAI's chat completions alone: POST /v1/chat/completions and GET /v1/models"
+REMEDY = "For other APIs give the route an upstream that has them."
 
 _decoder = msgspec.json.Decoder(ChatRequest)
 _encode = msgspec.json.Encoder().encode
@@ -34,24 +39,25 @@ class Sandbox:
         method, path = scope["method"], scope["path"]
         body = await _body(receive)
         if method == "POST" and path.endswith("/chat/completions"):
-            await self._chat(body, send)
+            await self._chat(body, path, send)
         elif method == "GET" and path.endswith("/models"):
             await _reply(send, 200, {"object": "list", "data": [_model()]})
         else:
-            known = "POST /v1/chat/completions and GET /v1/models"
-            await _refuse(send, 404, f"The sandbox knows {known}, not {method} {path}.")
+            await _refuse(send, path, Fault(NOT_FOUND, public=f"{KNOWN}, not {method} {path}. {REMEDY}"))
 
-    async def _chat(self, body: bytes, send: Send) -> None:
+    async def _chat(self, body: bytes, path: str, send: Send) -> None:
         try:
             asked = _decoder.decode(body)
         except msgspec.DecodeError as error:
-            await _refuse(send, 400, f"The body is not a chat completion request: {error}.")
+            text = f"The body is not a chat completion request: {error}."
+            await _refuse(send, path, Fault(INVALID_BODY, public=text))
             return
         spoken = answer(asked)
         if not asked.stream:
             await _reply(send, 200, _whole(asked, spoken))
             return
-        await _start(send, 200, b"text/event-stream; charset=utf-8")
+        kind = b"text/event-stream; charset=utf-8"
+        await _start(send, 200, kind, (b"x-request-id", _request_id().encode()))
         for number, chunk in enumerate(_chunks(asked, spoken)):
             if self._pause_s and number:
                 await asyncio.sleep(self._pause_s)
@@ -114,19 +120,28 @@ async def _body(receive: Receive) -> bytes:
             return b"".join(parts)
 
 
-async def _refuse(send: Send, status: int, text: str) -> None:
-    error = {"message": text, "type": "invalid_request_error", "param": None, "code": None}
-    await _reply(send, status, {"error": error})
+async def _refuse(send: Send, path: str, fault: Fault) -> None:
+    dialect, request_id = dialect_of_path(path), _request_id()
+    body = dialect.fault_body(fault, request_id)
+    ids = {b"x-request-id", dialect.request_id_field}
+    await _whole_body(send, fault.kind.status, body, [(name, request_id.encode()) for name in sorted(ids)])
 
 
 async def _reply(send: Send, status: int, value: Any) -> None:
-    body = _encode(value)
-    await _start(send, status, b"application/json", (b"content-length", b"%d" % len(body)))
+    await _whole_body(send, status, _encode(value), [(b"x-request-id", _request_id().encode())])
+
+
+async def _whole_body(send: Send, status: int, body: bytes, ids: list[tuple[bytes, bytes]]) -> None:
+    await _start(send, status, b"application/json", (b"content-length", b"%d" % len(body)), *ids)
     await _more(send, body, last=True)
 
 
+def _request_id() -> str:
+    return f"req_{secrets.token_hex(12)}"
+
+
 async def _start(send: Send, status: int, kind: bytes, *more: tuple[bytes, bytes]) -> None:
-    headers = [(b"content-type", kind), (b"x-request-id", b"req_" + secrets.token_hex(12).encode()), *more]
+    headers = [(b"content-type", kind), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
 
 

@@ -6,10 +6,13 @@ from pathlib import Path
 
 from tests.support.odd_peer import Visit, odd_peer
 from tests.support.openai_wire import DONE, STREAM_HEAD, chunk, framed, usage_chunk
+from tests.support.scripted_upstream import SETTINGS as EVERY_DIALECT
+from tests.support.scripted_upstream import Streamed, scripted_upstream
 from tests.support.stand import SETTINGS, Stand, stand
 from tests.support.truth_balance import at_rest, events_of, head_of, post, wire
 from tests.support.until import until
 from tests.support.valkey import ValkeyServer
+from tests.support.wire_recordings import events
 
 COMMENT = b": keep-alive\n\n"
 ASKED = {"include_usage": True}
@@ -63,6 +66,30 @@ async def body_of_rest(reader: asyncio.StreamReader) -> bytes:
     """From inside a chunk's end on."""
     assert await reader.readline() == b"\r\n"
     return await body_of(reader)
+
+
+async def test_a_gemini_stream_gets_no_comment(tmp_path: Path, valkey: ValkeyServer) -> None:
+    """F2: Google's SDK for Python takes a comment for JSON and raises: its streams are kept open by an empty line."""
+    settings = EVERY_DIALECT.replace("port: 0,", "port: 0, keep_alive_comment_s: 0.1,")
+    script = Streamed(events("gemini/google-text"), paced=True)
+    async with (
+        scripted_upstream(script) as upstream,
+        stand(tmp_path, valkey, upstream.port, settings=settings) as here,
+    ):
+        headers = {"x-goog-api-key": await here.account()}
+        path, asked = "/v1beta/models/m:streamGenerateContent?alt=sse", {"contents": [{"parts": [{"text": "hi"}]}]}
+        got = b""
+        async with here.client.stream("POST", path, json=asked, headers=headers) as answer:
+            async for data in answer.aiter_raw():
+                got += data
+                if got.endswith(b"\r\n" * 4):
+                    for _ in script.pieces:
+                        upstream.go_on.release()
+
+    first, *rest = script.pieces
+    assert got.startswith(first + b"\r\n" * 2)
+    assert got.endswith(b"".join(rest))
+    assert got[len(first) : -len(b"".join(rest))].strip(b"\r\n") == b""
 
 
 async def test_no_comment_inside_an_event(tmp_path: Path, valkey: ValkeyServer) -> None:

@@ -24,14 +24,14 @@ def rows(heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
 
 
-def refused(remedy: Remedy) -> Refused:
+def refused(remedy: Remedy, wait_s: int | None = None) -> Refused:
     """A refusal by a limit on tokens."""
-    return Refused(1_000, (0,), 0, "tokens/day", 100_000, 200_026, None, remedy, 100_000)
+    return Refused(1_000, (0,), 0, "tokens/day", 100_000, 200_026, wait_s, remedy, 100_000)
 
 
-def code_of(dialect: str, remedy: Remedy) -> str:
+def code_of(dialect: str, remedy: Remedy, wait_s: int | None) -> str:
     """The code that a caller reads: Gemini's is the `status`, Anthropic's the `type`."""
-    body: dict[str, Any] = msgspec.json.decode(DIALECTS[dialect].refusal_body(refused(remedy), "id"))
+    body: dict[str, Any] = msgspec.json.decode(DIALECTS[dialect].refusal_body(refused(remedy, wait_s), "id"))
     error = body["error"]
     return str(error.get("status") or error.get("code") or error["type"])
 
@@ -61,7 +61,7 @@ def test_every_fault_is_raised_somewhere() -> None:
 
 def test_refusals_have_the_codes_that_dialects_send() -> None:
     """Apps tell "wait" from "pay" by these codes."""
-    sent = {code_of(dialect, remedy) for dialect in DIALECTS for remedy in Remedy}
+    sent = {code_of(dialect, remedy, wait_s) for dialect in DIALECTS for remedy in Remedy for wait_s in (None, 9)}
 
     assert {row[0].strip("`") for row in rows("Refusals")} == sent
 

@@ -6,14 +6,18 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anthropic
 import openai
 import pytest
 import uvicorn
+from anthropic import AsyncAnthropic
+from google.genai import errors as genai_errors
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionUserMessageParam
 from pydantic import BaseModel
 
 from gateway.upstream.sandbox import Sandbox
+from tests.support.sdk_callers import gemini_models
 
 HELLO: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "one two three"}]
 WEATHER: Any = {
@@ -166,8 +170,23 @@ async def test_mistakes_are_told_in_the_sdk_s_own_errors(client: AsyncOpenAI) ->
     """A bad body is 400 and an unknown path 404, in a shape that the SDK reads."""
     with pytest.raises(openai.BadRequestError, match="length >= 1"):
         await client.chat.completions.create(model="m", messages=[])
-    with pytest.raises(openai.NotFoundError, match="sandbox knows"):
+    with pytest.raises(openai.NotFoundError, match="sandbox speaks OpenAI's chat completions alone"):
         await client.embeddings.create(model="m", input="x")
     with pytest.raises(openai.BadRequestError, match="not a chat completion request") as caught:
         await client.post("/chat/completions", cast_to=object, content=b"{not json")
     assert caught.value.type == "invalid_request_error"
+
+
+async def test_callers_of_other_apis_read_why_in_their_own_shape(client: AsyncOpenAI) -> None:
+    """Whoever tries the sandbox with another provider's SDK is told what it speaks, by that SDK's own error."""
+    url = str(client.base_url).removesuffix("/v1/")
+    async with AsyncAnthropic(base_url=url, api_key="none", max_retries=0) as claude:
+        with pytest.raises(anthropic.NotFoundError, match="chat completions alone") as told:
+            await claude.messages.create(model="m", max_tokens=5, messages=[{"role": "user", "content": "hi"}])
+    async with gemini_models(url, "none") as models:
+        with pytest.raises(genai_errors.ClientError, match="chat completions alone") as said:
+            await models.generate_content(model="m", contents="hi")
+
+    assert told.value.type == "not_found_error"
+    assert told.value.request_id
+    assert (said.value.code, said.value.status) == (404, "NOT_FOUND")

@@ -53,7 +53,10 @@ def rule_handshake(snapshot: Snapshot, exchange: Exchange, route: Route, caller:
     named = exchange.record.model
     model = exchange.record.model = _meant(named, None if plan is None else plan.tier, route)
     exchange.gate = _gate(snapshot, route, Asked(model, True, 0, 0, None, False))
-    return query if model == named else route.dialect.with_model(b"?" + query, b"", model)[0][1:]
+    if model == named:
+        return query
+    exchange.alias = named
+    return route.dialect.with_model(b"?" + query, b"", model)[0][1:]
 
 
 def _gate(snapshot: Snapshot, route: Route, asked: Asked) -> ModelGate:

@@ -62,7 +62,7 @@ class WebSockets:
             exchange.estimate = Usage(0, route.default_max_tokens)
             record.estimated_tokens = exchange.estimate.tokens
         if caller.scope is not None:
-            check_scope(caller.scope, path, record.model)
+            check_scope(caller.scope, path, record.model, exchange.alias)
         decision = await self.admission.admit(exchange, caller, token, exchange.estimate)
         if isinstance(decision, Refused):
             return await send_refusal(exchange, decision)

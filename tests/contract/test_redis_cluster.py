@@ -74,6 +74,17 @@ async def test_a_slot_that_moved_is_followed(link: ClusterLink, cluster: Cluster
     assert await counts(subject) == {"requests/hour": (now_s, 1)}
 
 
+async def _ask_until(still: asyncio.Event, subject: RedisSubject, now_s: int) -> int:
+    """Reserve and settle, one request after the other; how many."""
+    answered = 0
+    while not still.is_set():
+        request = asked(f"r{answered}", line(now_s, 1_000_000))
+        assert isinstance(await subject.limiter.reserve(request), Admitted)
+        await subject.limiter.settle(settled(request, 1, event=b"e"))
+        answered += 1
+    return answered
+
+
 async def test_a_slot_that_is_moving_costs_no_request(
     link: ClusterLink, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,15 +105,6 @@ async def test_a_slot_that_is_moving_costs_no_request(
     monkeypatch.setattr(link, "_link_by", noted)
     still = asyncio.Event()
 
-    async def ask() -> int:
-        answered = 0
-        while not still.is_set():
-            request = asked(f"r{answered}", line(now_s, 1_000_000))
-            assert isinstance(await subject.limiter.reserve(request), Admitted)
-            await subject.limiter.settle(settled(request, 1, event=b"e"))
-            answered += 1
-        return answered
-
     async def meets(code: str) -> None:
         async def has_met() -> bool:
             assert not asking.done(), asking
@@ -111,7 +113,7 @@ async def test_a_slot_that_is_moving_costs_no_request(
         met.clear()
         await until(has_met, within_s=30)
 
-    asking = asyncio.create_task(ask())
+    asking = asyncio.create_task(_ask_until(still, subject, now_s))
     for begin, end in ((source, target), (target, source)):
         end.ask("CLUSTER", "SETSLOT", SLOT, "IMPORTING", begin.name)
         begin.ask("CLUSTER", "SETSLOT", SLOT, "MIGRATING", end.name)

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test check format bench flush chaos lock
+.PHONY: help run test check format bench flush chaos sdks lock
 help:  ## list the verbs
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 
@@ -45,6 +45,9 @@ flush: $(BIN)/pytest  ## how long usage takes to the ledger, and how much a flus
 
 chaos: $(BIN)/pytest  ## random faults from printed seeds: what is over, lost or doubled?
 	$(BIN)/python -m tests.chaos.run $(ARGS)
+
+sdks: $(BIN)/pytest  ## the SDKs for Node against a real gateway (needs node and npm)
+	$(BIN)/python -m tests.sdks.run
 
 LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header --universal --python-version 3.11
 

@@ -346,6 +346,7 @@ class Gateway:
         watch(catalogue.BREAKER_OPEN, lambda: self._limiter.breaker.open)
         watch(catalogue.LOCAL_ADMISSIONS, lambda: self._outage.admitted)
         watch(catalogue.JOURNAL_REPLAYED, lambda: self._replay.replayed)
+        watch(catalogue.JOURNAL_SET_ASIDE, lambda: self._replay.set_aside)
         watch(catalogue.JOURNAL_BYTES, lambda: self._outage.journal.size)
         watch(catalogue.JOURNAL_FAILING, lambda: self._outage.journal.failing)
         watch(catalogue.WRONG_CREDENTIALS, lambda: self._guesses.wrong)

@@ -1,9 +1,10 @@
 -- replay: settle what a gateway wrote to its journal while it could not reach the server. Many a call.
 --
--- KEYS, per request: account hash, holds hash, leases zset, events stream, marker of the reaped, bits of the segment
+-- KEYS, per request: account hash, holds hash, leases zset, events stream, marker of the reaped, bits of the segment,
+--   the partition's era
 -- ARGV[1]: now in µs, 0 = the server's TIME
--- ARGV[2..], per request two: msgpack [request_id, kind, admitted ms (0 unknown), number in its segment, then per line:
---   name, window start s, amount], and the event's bytes, empty for a request that never ran. Kinds:
+-- ARGV[2..], per request two: msgpack [request_id, kind, era it was admitted in ('' unknown), number in its segment,
+--   then per line: name, window start s, amount], and the event's bytes, empty for a request that never ran. Kinds:
 --   0 admitted elsewhere, sent for the first time; 1 the same, perhaps sent before; 2 admitted here, and perhaps settled;
 --   3 the difference to what its reap charged
 -- Reply: [now µs, then per request one of]
@@ -12,8 +13,9 @@
 --   0         replayed before
 --   "text"    this request failed
 -- Invariants: an entry counts once, as its bit is set with it; a hold is replaced, else the amounts are charged in full
---   (not of kind 2); a count moves only while its window is the line's own; u >= 0; where kind 1 or 2 meets a state that
---   was rebuilt since the admission, only the ledger can tell: the state is dropped; a missing account is marked (x).
+--   (not of kind 2); a count moves only while its window is the line's own; u >= 0; where the server lost its memory since
+--   one of kind 1 or 2 was admitted, or the account counts in an earlier window than a line's, only the ledger can tell:
+--   the state is dropped; a missing account is marked (x).
 
 local now_us = tonumber(ARGV[1])
 if now_us == 0 then
@@ -33,9 +35,9 @@ local function held_lines(packed)
   return held
 end
 
--- Names of the fields to read: version, running, when hydrated, then start and used of each line.
+-- Names of the fields to read: version, running, then start and used of each line.
 local function fields_of(call)
-  local fields = {'v', 'n', 'h'}
+  local fields = {'v', 'n'}
   for i = FIRST, #call, WIDTH do
     fields[#fields + 1] = 's:' .. call[i]
     fields[#fields + 1] = 'u:' .. call[i]
@@ -52,7 +54,7 @@ local function charged(call, hold, fields, state)
     return writes
   end
   for i = FIRST, #call, WIDTH do
-    local at = 4 + (i - FIRST) / WIDTH * 2
+    local at = 3 + (i - FIRST) / WIDTH * 2
     local line = held[call[i]] or {call[i + 1], 0}
     if tonumber(state[at]) == line[1] then
       writes[#writes + 1] = fields[at + 1]
@@ -62,10 +64,20 @@ local function charged(call, hold, fields, state)
   return writes
 end
 
+-- Whether only the ledger can tell what the account's counts have to be.
+local function unsure(call, state, era)
+  local lost = call[2] ~= FRESH and call[2] ~= DIFFERENCE and redis.call('GET', era) ~= call[3]
+  for i = FIRST, #call, WIDTH do
+    local start = tonumber(state[3 + (i - FIRST) / WIDTH * 2])
+    lost = lost or (call[2] ~= REPEATED and start and start < call[i + 1])
+  end
+  return lost
+end
+
 local function replay(keys, packed, event)
-  local account, holds, leases, events, marker, bits = unpack(keys)
+  local account, holds, leases, events, marker, bits, era = unpack(keys)
   local call = cmsgpack.unpack(packed)
-  local id, kind, admitted_ms, number = call[1], call[2], call[3], call[4]
+  local id, kind, number = call[1], call[2], call[4]
   if redis.call('GETBIT', bits, number) == 1 then
     return 0
   end
@@ -77,8 +89,7 @@ local function replay(keys, packed, event)
   local fields = fields_of(call)
   local state = redis.call('HMGET', account, unpack(fields))
   local entry = event ~= '' and redis.call('XADD', events, '*', 'e', event)
-  local rebuilt = admitted_ms > 0 and (tonumber(state[3]) or 0) > admitted_ms
-  if entry and state[1] and rebuilt and not hold and kind ~= FRESH and kind ~= DIFFERENCE then
+  if entry and state[1] and not hold and unsure(call, state, era) then
     redis.call('DEL', account)
     state = {}
   end
@@ -99,7 +110,7 @@ end
 
 local replies = {now_us}
 for i = 1, (#ARGV - 1) / 2 do
-  local keys = {unpack(KEYS, i * 6 - 5, i * 6)}
+  local keys = {unpack(KEYS, i * 7 - 6, i * 7)}
   local ok, reply = pcall(replay, keys, ARGV[i * 2], ARGV[i * 2 + 1])
   if not ok then
     reply = type(reply) == 'table' and reply.err or tostring(reply)

@@ -2,7 +2,7 @@
 --
 -- KEYS, per request: account hash, holds hash, leases zset, events stream
 -- ARGV[1]: now in µs, 0 = the server's TIME
--- ARGV[2..], per request two: msgpack [request_id, again, admitted ms, then per line: name, window start s, amount], and
+-- ARGV[2..], per request two: msgpack [request_id, again, era, then per line: name, window start s, amount], and
 --   the event's bytes; an empty event only gives back a hold whose request never ran. The second and third field are
 --   for late.lua, which takes the same
 -- Reply: [now µs, then per request one of]

@@ -138,7 +138,8 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
     """What `settle` is told: the true amount of each line reserved, and the packed usage event.
 
     `amounts` holds (limit name, start of the window it was admitted in as Unix seconds, amount). `again` marks a
-    repeat after an attempt whose outcome is unknown. `admitted_ms` is the limiter's time of admission, 0 for unknown.
+    repeat after an attempt whose outcome is unknown. `admitted_ms` is the limiter's time of admission, 0 for unknown;
+    `eras` are the limiter's as they were known by then, () for unknown.
     """
 
     request_id: str
@@ -147,6 +148,7 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
     event: bytes
     again: bool = False
     admitted_ms: int = 0
+    eras: tuple[str, ...] = ()
 
 
 def judge(asked: Reservation, now_ms: int, used: tuple[int, ...], running: int) -> Refused | None:

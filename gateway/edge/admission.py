@@ -64,7 +64,8 @@ class Admission:
                 raise
             if plan.tier.when_unavailable is WhenUnavailable.DENY:
                 raise
-            return _decided(exchange, exchange.frame, await self._outage.admit(asked, exchange.admitted_ms))
+            decision = await self._outage.admit(asked, exchange.admitted_ms, exchange.eras)
+            return _decided(exchange, exchange.frame, decision)
 
     async def ask(
         self,
@@ -98,6 +99,7 @@ class Admission:
             exchange.record.tier = caller.tier
             asked = self._reservation(exchange, caller, plan, frame, estimate, lease_ms)
             asked = exchange.reservation = _lifted(asked, exchange, estimate) if is_used else asked
+            exchange.eras = self._limiter.eras
             decision = await self._limiter.reserve(asked)
             if isinstance(decision, DECIDED):
                 self._outage.saw(caller.account_id, frame.lines, decision.used)

@@ -25,6 +25,11 @@ LONGEST_S = 5.0
 writing of the counters means to read again.
 """
 
+AHEAD_MS = 3_600_000
+"""By how much a clock may have stepped back for the windows begun before to stand. By more, it was the earlier time
+that was wrong, and nobody shall be bound to it.
+"""
+
 GRACE_S = 86_400
 """How long the counters outlive their longest window."""
 
@@ -52,28 +57,35 @@ class Hydration:
             load.exception()  # marks it as seen, where every caller has left
 
     async def _load(self, account_id: str, version: int, plan: Plan, frame: Frame) -> None:
-        expires_s = max((line.end_s for line in frame.lines), default=frame.end_s) + GRACE_S
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + LONGEST_S
         while loop.time() < deadline_s:
             mark = await self._limiter.flushed_mark(account_id, PATIENCE_S)
+            now_s = await self._moment_s(account_id)
+            begun = plan.frame(now_s) if now_s >= frame.end_s else frame
             counters = [
                 Counter(line.name, line.start_s, await self._used(account_id, limit.unit, line))
-                for limit, line in zip(plan.tier.limits, frame.lines, strict=False)
+                for limit, line in zip(plan.tier.limits, begun.lines, strict=False)
                 if not limit.owner
             ]
-            counters += await self._of_keys(account_id, plan.tier)
+            counters += await self._of_keys(account_id, plan.tier, now_s)
             account = await self._ledger.account(account_id)
             # Whoever asks may not know yet of a change that the limiter was told of before it lost its state.
             newest = max(version, account.version)
+            expires_s = max((line.end_s for line in begun.lines), default=begun.end_s) + GRACE_S
             if await self._limiter.hydrate(account_id, newest, tuple(counters), expires_s, mark):
                 return
         raise Fault(LIMITER_UNAVAILABLE, f"account {account_id} can't be hydrated: its usage keeps moving")
 
-    async def _of_keys(self, account_id: str, tier: Tier) -> list[Counter]:
+    async def _moment_s(self, account_id: str) -> int:
+        """Whose windows the account counts in: now's, or those that it has begun by a clock that stepped back since."""
+        now_ms = self._limiter.now_ms
+        latest_ms = await self._ledger.latest_ms(account_id)
+        return (latest_ms if now_ms < latest_ms <= now_ms + AHEAD_MS else now_ms) // 1000
+
+    async def _of_keys(self, account_id: str, tier: Tier, now_s: int) -> list[Counter]:
         """The counters of every key's own limits: a state that lacked some would be dropped by those keys in turn."""
         keys = await self._ledger.limited_keys(account_id)
-        now_s = self._limiter.now_ms // 1000
         counters: dict[str, Counter] = {}
         for key in keys:
             if key.revoked_ms is not None or (key.expires_ms or now_s * 1000 + 1) <= now_s * 1000:

@@ -52,9 +52,8 @@ class Settling:
         exchange.used = tuple(used)
         exchange.holding = False
         event = _pack(usage_event(exchange, usage, counted_by, outcome, requests, _now_ms(exchange)))
-        self._limiter.settle(
-            Settlement(exchange.request_id, asked.account_id, tuple(settled), event, False, exchange.admitted_ms)
-        )
+        told = tuple(settled), event, False, exchange.admitted_ms, exchange.eras
+        self._limiter.settle(Settlement(exchange.request_id, asked.account_id, *told))
 
     def settle_rest(self, exchange: Exchange, usage: Usage) -> None:
         """Charge what the upstream reported after what it gave for the end of its answer: by an event of its own."""
@@ -71,9 +70,9 @@ class Settling:
         event = correction(charged, true)
         more = zip(asked.lines, plan.charged(1, before), plan.charged(1, usage), strict=True)
         lines = tuple([(line.name, line.start_s, after - already) for line, already, after in more])
-        self._limiter.settle(
-            Settlement(event.request_id, asked.account_id, lines, _pack(event), False, exchange.admitted_ms)
-        )
+        # Nothing was held for it: where its first try may be lost, only the ledger can tell, so no era is named.
+        told = lines, _pack(event), False, exchange.admitted_ms
+        self._limiter.settle(Settlement(event.request_id, asked.account_id, *told))
 
     def give_back(self, exchange: Exchange, outcome: Outcome) -> None:
         """Settle a request that cost the caller nothing, as nothing was done for it."""

@@ -154,6 +154,13 @@ class UsageBook(Database):
         return None if row is None else _as_event(row)
 
     @whole
+    async def latest_ms(self, account_id: str) -> int:
+        """When the latest of the account's requests was admitted, Unix milliseconds; 0 without any."""
+        async with self.reading() as connection:
+            latest = select(func.max(events.c.admitted_ms)).where(events.c.account_id == account_id)
+            return await connection.scalar(latest) or 0
+
+    @whole
     async def recent_events(self, account_id: str, limit: int) -> list[UsageEvent]:
         """The account's latest events by admission, newest first."""
         newest = events.c.admitted_ms.desc(), events.c.request_id

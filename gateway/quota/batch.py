@@ -28,6 +28,10 @@ Take = Callable[[Reply], None]
 Waiting = tuple[tuple[bytes, ...], tuple[bytes, ...], Take]
 
 
+class CallFault(Fault):
+    """A call that the server failed alone, for what is in it or in its keys: it will fail again."""
+
+
 class Batch:
     """Gathers the calls of one verb. `on_time` is told the server's clock, in µs, at each reply, `breaker` how it went.
 
@@ -97,7 +101,7 @@ class Batch:
         if not self._link.apart:
             self._judge(entries)
         for (_, _, take), entry in zip(calls, entries, strict=True):
-            take(self._fault(entry.decode(errors="replace")) if isinstance(entry, bytes) else (now_us, entry))
+            take(self._fault_of(entry.decode(errors="replace")) if isinstance(entry, bytes) else (now_us, entry))
 
     def _judge(self, entries: list[Any]) -> None:
         """Tell the breaker. A script catches what a server says that takes no writes, and hands it on as text."""
@@ -106,6 +110,12 @@ class Batch:
                 self._breaker.fail(entry.decode(errors="replace"), unfit=True)
                 return
         self._breaker.succeed()
+
+    def _fault_of(self, text: str) -> Fault:
+        """What the text of a call's entry means, which says how the server is or what was wrong with the call."""
+        if text.partition(" ")[0] in UNAVAILABLE:
+            return self._fault(text)
+        return CallFault(LIMITER_UNAVAILABLE, f"{self._script.name}.lua: {text}")
 
     def _fault(self, text: str) -> Fault:
         return Fault(LIMITER_UNAVAILABLE, f"{self._script.name}.lua: {text}")

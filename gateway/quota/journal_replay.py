@@ -2,7 +2,8 @@
 
 Promises: a segment is deleted only after the limiter confirmed each of its entries; a kill at any moment means that it
 is replayed again, and counts once. What a dead process left is taken over by one living process at a time, by the lock
-on its directory; requests of it that were never settled count as a reaped one does. Outlives whatever goes wrong.
+on its directory; requests of it that were never settled count as a reaped one does. An entry that can't be settled is
+set aside in a file of its own, and holds up none. Outlives whatever goes wrong.
 """
 
 import asyncio
@@ -18,27 +19,33 @@ from gateway.domain.faults import Fault
 from gateway.domain.usage import UsageEvent
 from gateway.quota.hold import charges
 from gateway.quota.journal import LOCK, Journal, locked
-from gateway.quota.journal_segment import JournalEntry, Kind, entries
+from gateway.quota.journal_segment import JournalEntry, Kind, entries, framed
 from gateway.quota.outage import Outage
-from gateway.quota.redis_replay import Numbered
+from gateway.quota.redis_replay import Numbered, Poison
 from gateway.telemetry.log import log
 
 AT_ONCE = 64
 PAUSE_S = 0.5
 INHERIT_EVERY = 10
 DAMAGED = "damaged"
-"""Below the root: copies of segments that hold more than could be read."""
+"""Below the root: copies of segments that hold more than could be read, and entries that could not be settled."""
 
 _event = msgspec.msgpack.Decoder(UsageEvent).decode
 
-Settle = Callable[[Sequence[Numbered]], Awaitable[None]]
+Settle = Callable[[Sequence[Numbered]], Awaitable[list[Poison]]]
+
+Entries = Sequence[JournalEntry | None]
+"""A segment's, by number."""
 
 
 class JournalReplay:
-    """Of all journals below `root`. `replayed` counts the entries settled so far; `silent` tells to wait."""
+    """Of all journals below `root`. `silent` tells to wait.
+
+    `replayed` counts the entries settled so far, `set_aside` those that could not be.
+    """
 
     def __init__(self, outage: Outage, root: Path, settle: Settle, silent: Callable[[], bool], *, per_s: int) -> None:
-        self.replayed = 0
+        self.replayed = self.set_aside = 0
         self._outage = outage
         self._root = root
         self._settle = settle
@@ -103,6 +110,8 @@ class JournalReplay:
             name = f"{directory.name}.{path.stem}"
             found = await asyncio.to_thread(self._read, path)
             for number, entry in enumerate(found):
+                if entry is None:
+                    continue
                 if entry.kind is Kind.ADMITTED:
                     unsettled[entry.request_id] = Numbered(_reaped(entry), name, number, again=True)
                 else:
@@ -115,32 +124,50 @@ class JournalReplay:
             log.warning("journal_inherited", directory=str(directory), unsettled=len(left))
         await asyncio.to_thread(_delete, directory, paths)
 
-    async def _replay(self, name: str, found: list[JournalEntry], again: bool) -> None:
+    async def _replay(self, name: str, found: Entries, again: bool) -> None:
         settled = [
             Numbered(entry, name, number, again)
             for number, entry in enumerate(found)
-            if entry.kind is not Kind.ADMITTED
+            if entry is not None and entry.kind is not Kind.ADMITTED
         ]
         for first in range(0, len(settled), AT_ONCE):
             await self._send(settled[first : first + AT_ONCE])
 
     async def _send(self, numbered: list[Numbered]) -> None:
-        await self._settle(numbered)
-        self.replayed += len(numbered)
+        poison = await self._settle(numbered)
+        for each in poison:
+            await asyncio.to_thread(self._set_aside, each)
+        self.replayed += len(numbered) - len(poison)
         await asyncio.sleep(len(numbered) / self._per_s)
 
-    def _read(self, path: Path) -> list[JournalEntry]:
-        """A segment's entries, up to the first byte that is wrong; a copy of it is kept where that is not its end."""
+    def _read(self, path: Path) -> Entries:
+        """A segment's entries, up to the first byte that is wrong; a copy of it is kept where not all could be read."""
         data = path.read_bytes()
         whole = list(entries(data))
-        end = whole[-1][0] if whole else 0
-        if end < len(data):
-            kept = self._root / DAMAGED / f"{path.parent.name}.{path.name}"
-            log.error("journal_cut", file=str(path), bytes=len(data) - end, kept=str(kept))
-            kept.parent.mkdir(mode=0o700, exist_ok=True)
+        found = [entry for _, entry in whole]
+        cut_bytes = len(data) - (whole[-1][0] if whole else 0)
+        if cut_bytes or None in found:
+            kept = self._kept(f"{path.parent.name}.{path.name}")
+            log.error("journal_cut", file=str(path), bytes=cut_bytes, unreadable=found.count(None), kept=str(kept))
             with suppress(FileExistsError):
                 kept.hardlink_to(path)
-        return [entry for _, entry in whole]
+        return found
+
+    def _set_aside(self, poison: Poison) -> None:
+        """Keep an entry as a segment of its own, on disk. Raises OSError."""
+        one = poison.one
+        kept = self._kept(f"{one.segment}.{one.number}.segment")
+        with kept.open("wb") as file:
+            file.write(framed(one.entry))
+            file.flush()
+            os.fsync(file.fileno())
+        self.set_aside += 1
+        log.error("journal_set_aside", request_id=one.entry.request_id, detail=poison.reason, kept=str(kept))
+
+    def _kept(self, name: str) -> Path:
+        directory = self._root / DAMAGED
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return directory / name
 
 
 def _journals(root: Path) -> list[Path]:

@@ -1,7 +1,8 @@
 """One segment of the journal as bytes: entries, each in a frame of length and checksum, one after the other.
 
 Promises: whatever is in a file, reading it yields the entries before the first byte that is wrong, and never raises:
-a tail torn by a kill or a loss of power is cut, everything before it is whole.
+a tail torn by a kill or a loss of power is cut, everything before it is whole. A frame that is whole, and holds what
+this version can't read, is passed over.
 """
 
 import struct
@@ -31,7 +32,11 @@ class Kind(IntEnum):
 
 
 class JournalEntry(msgspec.Struct, frozen=True, array_like=True):
-    """`amounts` are limit name, window start (Unix s) and amount; `event` is packed, empty where nothing ran."""
+    """`amounts` are limit name, window start (Unix s) and amount; `event` is packed, empty where nothing ran.
+
+    `era` is the limiter's as it was known when the request was admitted, empty for unknown. New fields come last, with
+    a default: a journal outlives an upgrade.
+    """
 
     kind: Kind
     request_id: str
@@ -39,6 +44,7 @@ class JournalEntry(msgspec.Struct, frozen=True, array_like=True):
     admitted_ms: int
     amounts: tuple[Charge, ...]
     event: bytes
+    era: str = ""
 
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -51,8 +57,8 @@ def framed(entry: JournalEntry) -> bytes:
     return _HEAD.pack(len(packed), crc32(packed)) + packed
 
 
-def entries(data: bytes) -> Iterator[tuple[int, JournalEntry]]:
-    """Each whole entry from the front, and where its frame ends."""
+def entries(data: bytes) -> Iterator[tuple[int, JournalEntry | None]]:
+    """Where each whole frame from the front ends, and its entry; None for one that can't be read."""
     at = 0
     while at + _HEAD.size <= len(data):
         length, check = _HEAD.unpack_from(data, at)
@@ -61,9 +67,8 @@ def entries(data: bytes) -> Iterator[tuple[int, JournalEntry]]:
         # Zeros, as a file system leaves at the end of a file after a loss of power, are a frame of nothing.
         if not 0 < length <= LONGEST_BYTES or len(packed) < length or crc32(packed) != check:
             return
-        try:
-            entry = _unpack(packed)
-        except msgspec.MsgspecError:
-            return
         at += length
-        yield at, entry
+        try:
+            yield at, _unpack(packed)
+        except msgspec.MsgspecError:
+            yield at, None

@@ -1,5 +1,6 @@
 """Names of the Redis keys. `lua/README.md` says what each holds."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 from zlib import crc32
 
@@ -16,6 +17,11 @@ class AccountKeys(NamedTuple):
         """The key that tells that a request of the account was reaped."""
         return self.holds.removesuffix(b"holds") + b"reaped:" + request_id.encode()
 
+    @property
+    def era(self) -> bytes:
+        """The key that names the span since which the server has lost nothing of the account's partition."""
+        return self.holds.removesuffix(b"holds") + b"era"
+
     def reported(self, request_id: str) -> bytes:
         """The key that holds what an app said at the end of a request of the account."""
         return self.holds.removesuffix(b"holds") + b"reported:" + request_id.encode()
@@ -23,6 +29,16 @@ class AccountKeys(NamedTuple):
     def bits(self, segment: str) -> bytes:
         """The key that tells which entries of a journal's segment were replayed to the account's partition."""
         return self.holds.removesuffix(b"holds") + b"journal:" + segment.encode()
+
+
+def partition_of(account_id: str, partitions: int) -> int:
+    """Which of so many partitions an account is in."""
+    return crc32(account_id.encode()) % partitions
+
+
+def era_of(eras: Sequence[str], account_id: str) -> str:
+    """An account's among the eras of all partitions; empty where none is known."""
+    return eras[partition_of(account_id, len(eras))] if eras else ""
 
 
 class Keyspace:
@@ -41,7 +57,7 @@ class Keyspace:
         if keys is None:
             if len(self._keys) >= self.REMEMBERED:
                 self._keys.clear()
-            keys = self._keys[account_id] = self._of(crc32(account_id.encode()) % self._partitions, account_id)
+            keys = self._keys[account_id] = self._of(partition_of(account_id, self._partitions), account_id)
         return keys
 
     def everywhere(self) -> list[AccountKeys]:

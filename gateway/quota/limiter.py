@@ -17,6 +17,10 @@ class Limiter(Protocol):
     clock_offset_ms: int
     """The limiter's clock minus this process's clock, as of the last reply."""
 
+    eras: tuple[str, ...]
+    """Of each partition, a name of the span since which the limiter has lost nothing of it, as last heard: one that has
+    ended is answered by another name, never used before. () while none was heard."""
+
     @property
     def now_ms(self) -> int:
         """Unix milliseconds by the limiter's clock, as far as its last reply told."""
@@ -36,11 +40,13 @@ class Limiter(Protocol):
         """Replace the hold by the true amounts, free its slot, and put its event on the usage stream, in one step.
 
         A line whose window has rolled since is left alone. Where the hold is gone (the limiter's state was lost while
-        the request ran) the amounts are charged in full, unless `again` says that an earlier attempt may have taken
-        it: then only the event is written, and the ledger takes each request id once. Where the account was rebuilt
-        after `admitted_ms` as well, nobody but the ledger knows whether the amounts are in: its state is dropped, to
-        be rebuilt once more. Where the hold was reaped, the difference to what that charged is made up for, by an event
-        of its own (`gateway.domain.usage.correction`). Retried until the limiter answers; the future need not be
+        the request ran) the amounts are charged in full, unless `again` says that an earlier attempt may have
+        taken it: then only the event is written, and the ledger takes each request id once. Where that attempt
+        may have been lost with the limiter's memory, as its era is not the settlement's any more, nobody but
+        the ledger knows whether the amounts are in: the account's state is dropped, to be rebuilt once more. So
+        it is where the account counts in an earlier window than the request, by a clock that has stepped back
+        since. Where the hold was reaped, the difference to what that charged is made up for, by an event of its
+        own (`gateway.domain.usage.correction`). Retried until the limiter answers; the future need not be
         awaited.
         """
         ...

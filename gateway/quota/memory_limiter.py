@@ -6,11 +6,11 @@ without an await, so each is atomic within its loop.
 """
 
 import asyncio
+import secrets
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import count
-from zlib import crc32
 
 import msgspec
 
@@ -32,6 +32,7 @@ from gateway.domain.decisions import (
 from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
 from gateway.domain.usage import UsageEvent
 from gateway.quota.hold import Charge, charges, differences
+from gateway.quota.keys import era_of, partition_of
 
 GRACE_S = 86_400
 """How long an account's state outlives the window that made it live."""
@@ -46,7 +47,6 @@ class _State(msgspec.Struct):
     running: int
     counters: dict[str, tuple[int, int]]
     expires_s: int
-    hydrated_ms: int
 
 
 class _Hold(msgspec.Struct):
@@ -66,14 +66,19 @@ class MemoryLimiter:
 
     def __init__(self, *, partitions: int = 8, now_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
         self.clock_offset_ms = 0
-        self.events: dict[int, dict[int, bytes]] = defaultdict(dict)
         self._partitions = partitions
         self._now_us = now_us
+        self._entry_numbers = count(1)
+        self.lose_all()
+
+    def lose_all(self) -> None:
+        """Lose everything, as a flushed Redis would."""
+        self.eras = ("",) * self._partitions
+        self.events: dict[int, dict[int, bytes]] = defaultdict(dict)
         self._states: dict[str, _State] = {}
         self._marks: dict[str, str] = {}
         self._holds: dict[str, _Hold] = {}
         self._reaped: dict[str, _Hold] = {}
-        self._entry_numbers = count(1)
 
     @property
     def now_ms(self) -> int:
@@ -201,9 +206,10 @@ class MemoryLimiter:
         used = {counter.name: (counter.start_s, counter.used) for counter in counters}
         for hold in holds:
             for name, start_s, amount in hold.lines:
-                if name in used and used[name][0] == start_s:
-                    used[name] = start_s, used[name][1] + amount
-        self._states[account_id] = _State(version, len(holds), used, expires_s, self._now() // 1000)
+                if name in used and used[name][0] <= start_s:
+                    used[name] = start_s, amount + (used[name][1] if used[name][0] == start_s else 0)
+        self._begin_era(self._partition(account_id))
+        self._states[account_id] = _State(version, len(holds), used, expires_s)
         self._marks.pop(account_id, None)
         return True
 
@@ -230,12 +236,21 @@ class MemoryLimiter:
         self._states.pop(account_id, None)
         self._marks.pop(account_id, None)
 
+    def _begin_era(self, partition: int) -> None:
+        if not self.eras[partition]:
+            self.eras = (*self.eras[:partition], secrets.token_hex(8), *self.eras[partition + 1 :])
+
     def _settle_without_hold(self, settlement: Settlement, now_us: int) -> None:
         """It was settled before, or its hold was lost."""
         account_id = settlement.account_id
         state = self._state(account_id, now_us)
-        rebuilt = state is not None and 0 < settlement.admitted_ms < state.hydrated_ms
-        if settlement.event and settlement.again and rebuilt:
+        if settlement.again:
+            unsure = era_of(settlement.eras, account_id) not in {era_of(self.eras, account_id)} - {""}
+        else:
+            unsure = state is not None and any(
+                state.counters.get(name, (start_s, 0))[0] < start_s for name, start_s, _ in settlement.amounts
+            )
+        if settlement.event and unsure and state is not None:
             del self._states[account_id]
         self._write(account_id, settlement.event, now_us)
         if not settlement.again:
@@ -288,7 +303,7 @@ class MemoryLimiter:
         return now_us
 
     def _partition(self, account_id: str) -> int:
-        return crc32(account_id.encode()) % self._partitions
+        return partition_of(account_id, self._partitions)
 
 
 def _running_counter(state: _State, line: Line) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
 from gateway.domain.usage import UsageEvent
 from gateway.quota.hold import Charge, Hold, charges, read_hold
 from gateway.quota.journal_segment import JournalEntry, Kind
-from gateway.quota.keys import Keyspace
+from gateway.quota.keys import Keyspace, era_of
 from gateway.quota.redis_limiter import RedisLimiter
 from gateway.quota.redis_links import Link
 from gateway.quota.redis_replay import Numbered, RedisReplay
@@ -94,9 +94,13 @@ class MeteredRequests:
         `again` says that an earlier try may have done so.
         """
         amounts = tuple(charges(held, event))
-        entry = JournalEntry(Kind.SETTLED, event.request_id, event.account_id, event.admitted_ms, amounts, _pack(event))
+        # Whoever tries again has found the report: nothing was lost since it was written, before the first try.
+        era = era_of(self._limiter.eras, event.account_id)
+        told = event.request_id, event.account_id, event.admitted_ms
+        entry = JournalEntry(Kind.SETTLED, *told, amounts, _pack(event), era)
         self._breaker.check()
-        await self._replay.settle([Numbered(entry, event.request_id, 0, again)])
+        for poison in await self._replay.settle([Numbered(entry, event.request_id, 0, again)]):
+            raise Fault(LIMITER_UNAVAILABLE, poison.reason)
         keys = self._keyspace.of(event.account_id)
         hold, _ = await self._call(
             ("HGET", keys.holds, event.request_id),

@@ -14,6 +14,7 @@ from gateway.domain.decisions import Admitted, Line, Refused, Reservation, Settl
 from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
 from gateway.quota.journal import Journal
 from gateway.quota.journal_segment import JournalEntry, Kind
+from gateway.quota.keys import era_of
 from gateway.quota.local_limiter import LocalLimiter
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -37,8 +38,11 @@ class Outage:
         """See `LocalLimiter.saw`."""
         self._local.saw(account_id, lines, used)
 
-    async def admit(self, asked: Reservation, now_ms: int) -> Admitted | Refused:
-        """Decide on a request that the limiter was not heard on. Raises Fault(LIMITER_UNAVAILABLE)."""
+    async def admit(self, asked: Reservation, now_ms: int, eras: tuple[str, ...] = ()) -> Admitted | Refused:
+        """Decide on a request that the limiter was not heard on; `eras` are its as last heard before.
+
+        Raises Fault(LIMITER_UNAVAILABLE).
+        """
         if self._unwritten or not self.journal.has_room:
             raise Fault(LIMITER_UNAVAILABLE, "not checked, and the journal takes no more admissions")
         decision = await self._local.reserve(asked, now_ms)
@@ -46,9 +50,9 @@ class Outage:
             return decision
         held = tuple((line.name, line.start_s, line.amount) for line in asked.lines)
         about = b"" if asked.about is None else _pack(asked.about)
-        if not self.journal.append(
-            JournalEntry(Kind.ADMITTED, asked.request_id, asked.account_id, now_ms, held, about)
-        ):
+        era = era_of(eras, asked.account_id)
+        entry = JournalEntry(Kind.ADMITTED, asked.request_id, asked.account_id, now_ms, held, about, era)
+        if not self.journal.append(entry):
             self._local.give_back(asked)
             raise Fault(LIMITER_UNAVAILABLE, "not checked, and the journal can't be written")
         self._running.add(asked.request_id)
@@ -87,4 +91,5 @@ def _entry(kind: Kind, settlement: Settlement) -> JournalEntry:
         settlement.admitted_ms,
         settlement.amounts,
         settlement.event,
+        era_of(settlement.eras, settlement.account_id),
     )

@@ -33,7 +33,7 @@ from gateway.domain.faults import INTERNAL, LIMITER_UNAVAILABLE, Fault
 from gateway.quota.batch import Batch, Reply
 from gateway.quota.breaker import Breaker
 from gateway.quota.hold import charges, differences, pack_extension, pack_hold, pack_renewal, read_hold
-from gateway.quota.keys import Keyspace
+from gateway.quota.keys import Keyspace, era_of
 from gateway.quota.outage import Outage
 from gateway.quota.redis_links import Link
 from gateway.quota.redis_reaping import RedisReaping
@@ -73,6 +73,7 @@ class RedisLimiter:
         outage: Outage | None = None,
     ) -> None:
         self.clock_offset_ms = 0
+        self.eras: tuple[str, ...] = ()
         self.breaker = Breaker(
             # A write: a replica or a server without memory would answer a reading.
             lambda: link.call("SET", f"{namespace}:probe", 1, "PX", 1000),
@@ -157,7 +158,13 @@ class RedisLimiter:
 
     async def reap(self) -> int:
         """See `Limiter.reap`."""
-        return await self._reaping.reap(self.clock_offset_ms)
+        # In one write with the looks for what is due.
+        looks = [self._link.call("GET", keys.era) for keys in self._keyspace.everywhere()]
+        heard = asyncio.gather(*looks, return_exceptions=True)
+        try:
+            return await self._reaping.reap(self.clock_offset_ms)
+        finally:
+            self._hear(await heard)
 
     async def drain(self, patience_s: float) -> int:
         """Wait until every settlement is confirmed, at most `patience_s`; how many were not."""
@@ -180,8 +187,7 @@ class RedisLimiter:
         for counter in counters:
             call += (counter.name, counter.start_s, counter.used)
         keys = self._keyspace.of(account_id)
-        now_us = 0 if self._now_us is None else self._now_us()
-        return bool(await self._run("hydrate", keys, _pack(call), now_us) == 1)
+        return bool(await self._run("hydrate", (*keys, keys.era), _pack(call), secrets.token_hex(8)) == 1)
 
     async def peek(self, account_id: str) -> tuple[int, int, dict[str, tuple[int, int]]] | None:
         """See `Limiter.peek`."""
@@ -223,7 +229,8 @@ class RedisLimiter:
         again = settlement.again or attempt.sent
         attempt.sent = True
         lines = chain.from_iterable(settlement.amounts)
-        attempt.packed = _pack((settlement.request_id, int(again), settlement.admitted_ms, *lines))
+        era = era_of(settlement.eras, settlement.account_id) if again else ""
+        attempt.packed = _pack((settlement.request_id, int(again), era, *lines))
         keys = self._keyspace.of(settlement.account_id)
         return self._settles.call(keys, (attempt.packed, settlement.event), partial(self._settled, attempt))
 
@@ -234,7 +241,9 @@ class RedisLimiter:
             self._confirm(attempt)
         else:
             words = attempt.packed, attempt.settlement.event
-            self._lates.call(self._keys_of_late(attempt), words, partial(self._settled_late, attempt))
+            keys = self._keyspace.of(attempt.settlement.account_id)
+            names = *keys, keys.marker(attempt.settlement.request_id), keys.era
+            self._lates.call(names, words, partial(self._settled_late, attempt))
 
     def _settled_late(self, attempt: "_Attempt", reply: Reply) -> None:
         if isinstance(reply, Fault):
@@ -256,18 +265,15 @@ class RedisLimiter:
         call: list[str | int] = [settlement.request_id]
         for line in lines:
             call += line
-        keys = self._keys_of_late(attempt)
-        self._corrections.call(keys, (_pack(call), event), partial(self._corrected, attempt))
+        keys = self._keyspace.of(settlement.account_id)
+        names = *keys, keys.marker(settlement.request_id)
+        self._corrections.call(names, (_pack(call), event), partial(self._corrected, attempt))
 
     def _corrected(self, attempt: "_Attempt", reply: Reply) -> None:
         if isinstance(reply, Fault):
             self._fail(attempt, reply)
         else:
             self._confirm(attempt)
-
-    def _keys_of_late(self, attempt: "_Attempt") -> tuple[bytes, ...]:
-        keys = self._keyspace.of(attempt.settlement.account_id)
-        return *keys, keys.marker(attempt.settlement.request_id)
 
     def _confirm(self, attempt: "_Attempt") -> None:
         if self._unsettled.get(attempt.settlement.request_id) is attempt:
@@ -316,6 +322,11 @@ class RedisLimiter:
         attempt = self._unsettled.pop(request_id, None)
         if attempt is not None:
             attempt.withdrawn = True
+
+    def _hear(self, eras: Sequence[bytes | BaseException | None]) -> None:
+        """Note the partitions' eras. Where one was not heard, the old ones stand: whoever knows less trusts less."""
+        if not any(isinstance(era, BaseException) for era in eras):
+            self.eras = tuple([era.decode() if isinstance(era, bytes) else "" for era in eras])
 
     def _tell_time(self, now_us: int) -> None:
         self.clock_offset_ms = now_us // 1000 - time.time_ns() // 1_000_000

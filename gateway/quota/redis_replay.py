@@ -1,7 +1,8 @@
 """Journal entries settled on Redis by `lua/replay.lua`, in batches.
 
 Promises: each entry counts once, however often it is sent, as its segment keeps a bit for it; where its hold was
-reaped, the difference is charged. Fails with Fault(LIMITER_UNAVAILABLE); what was settled by then stays settled.
+reaped, the difference is charged. An entry that can't be settled holds up no other. Fails with
+Fault(LIMITER_UNAVAILABLE); what was settled by then stays settled.
 """
 
 import asyncio
@@ -11,8 +12,8 @@ from functools import partial
 import msgspec
 
 from gateway.domain.decisions import Settlement
-from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
-from gateway.quota.batch import Batch, Reply
+from gateway.domain.faults import Fault
+from gateway.quota.batch import Batch, CallFault, Reply
 from gateway.quota.breaker import Breaker
 from gateway.quota.hold import charges, differences, read_hold
 from gateway.quota.journal_segment import JournalEntry, Kind
@@ -34,6 +35,13 @@ class Numbered(msgspec.Struct, frozen=True):
     again: bool
 
 
+class Poison(msgspec.Struct, frozen=True):
+    """An entry that can't be settled, however often it is sent, and why."""
+
+    one: Numbered
+    reason: str
+
+
 class RedisReplay:
     """Over one open link."""
 
@@ -43,35 +51,38 @@ class RedisReplay:
         self._keyspace = keyspace
         self._batch = Batch(link, "replay", lambda _: None, now_us, breaker)
 
-    async def settle(self, numbered: Sequence[Numbered]) -> None:
-        """Settle the entries, of which each is a settlement. Raises Fault(LIMITER_UNAVAILABLE)."""
-        replies = await asyncio.gather(
-            *[self._send(one, _kind(one), one.entry.amounts, one.entry.event) for one in numbered]
-        )
-        reaped = [
-            (one, reply[1][0]) for one, reply in zip(numbered, replies, strict=True) if isinstance(reply[1], list)
-        ]
-        await asyncio.gather(*[self._correct(one, marker) for one, marker in reaped])
+    async def settle(self, numbered: Sequence[Numbered]) -> list[Poison]:
+        """Settle the entries, of which each is a settlement; those that can't be. Raises Fault(LIMITER_UNAVAILABLE)."""
+        refused = await asyncio.gather(*[self._refused(one) for one in numbered])
+        return [poison for poison in refused if poison is not None]
+
+    async def _refused(self, one: Numbered) -> Poison | None:
+        try:
+            _, reply = await self._send(one, _kind(one), one.entry.amounts, one.entry.event)
+            if isinstance(reply, list):
+                await self._correct(one, reply[0])
+        except CallFault as fault:
+            return Poison(one, fault.internal)
+        except msgspec.MsgspecError as error:
+            return Poison(one, f"a hold that was reaped can't be read: {error}")
+        return None
 
     async def _correct(self, one: Numbered, marker: bytes) -> None:
-        entry = one.entry
-        try:
-            hold = read_hold(marker)
-            true = Settlement(entry.request_id, entry.account_id, entry.amounts, entry.event)
-            lines, event = differences(true, charges(hold.lines, hold.about), hold.about)
-        except msgspec.MsgspecError as error:
-            raise Fault(LIMITER_UNAVAILABLE, f"a hold that was reaped can't be read: {error}") from error
+        """Raises msgspec.MsgspecError for a marker or an event that can't be read."""
+        entry, hold = one.entry, read_hold(marker)
+        true = Settlement(entry.request_id, entry.account_id, entry.amounts, entry.event)
+        lines, event = differences(true, charges(hold.lines, hold.about), hold.about)
         await self._send(one, DIFFERENCE, lines, event)
 
     async def _send(
         self, one: Numbered, kind: int, amounts: Sequence[tuple[str, int, int]], event: bytes
     ) -> tuple[int, object]:
         entry = one.entry
-        call: list[str | int] = [entry.request_id, kind, entry.admitted_ms, one.number]
+        call: list[str | int] = [entry.request_id, kind, entry.era, one.number]
         for line in amounts:
             call += line
         keys = self._keyspace.of(entry.account_id)
-        names = *keys, keys.marker(entry.request_id), keys.bits(one.segment)
+        names = *keys, keys.marker(entry.request_id), keys.bits(one.segment), keys.era
         arrival: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._batch.call(names, (_pack(call), event), partial(_arrive, arrival))
         reply = await arrival

@@ -42,11 +42,13 @@ def run(link: Link, script: Script, keys: Sequence[Word], args: Sequence[Word]) 
 
 
 def preloading() -> tuple[tuple[Word, ...], ...]:
-    """Calls that make the server know the scripts of the hot path, for `RedisLink(at_connect=...)`.
+    """Calls that make the server know the scripts that reserve and settle, for `RedisLink(at_connect=...)`.
 
-    A script sent by its text takes one round trip more, in which a later call to another script would overtake it.
+    A script sent by its text takes one round trip more, in which a later call to another script would overtake it, and
+    after which a killed worker's is gone.
     """
-    return tuple(("SCRIPT", "LOAD", load_script(verb).text) for verb in ("reserve", "settle"))
+    verbs = "reserve", "settle", "late", "correct", "replay"
+    return tuple(("SCRIPT", "LOAD", load_script(verb).text) for verb in verbs)
 
 
 async def forbidden(link: Link, namespace: str) -> str:

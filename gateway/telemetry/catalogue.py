@@ -111,6 +111,9 @@ DRIFT_ACCOUNTS = Gauge(
     "tollway_drift_accounts", "Accounts whose counters are not what the ledger holds, of those checked.", Merge.LARGEST
 )
 FLUSH_LAG = Gauge("tollway_flush_lag_seconds", "Age of the oldest usage event not yet in the ledger.", Merge.LARGEST)
+JOURNAL_SET_ASIDE = Counter(
+    "tollway_journal_set_aside_total", "Journal entries that could not be settled, each kept in a file."
+)
 JOURNAL_BYTES = Gauge("tollway_journal_bytes", "Journal not yet replayed, of living workers.")
 JOURNAL_FAILING = Gauge("tollway_journal_failing", "Workers that can't write their journal.")
 STRIPE_OPEN = Gauge(
@@ -140,6 +143,7 @@ COUNTERS = (
     LIMITER_TIMEOUTS,
     LOCAL_ADMISSIONS,
     JOURNAL_REPLAYED,
+    JOURNAL_SET_ASIDE,
     WRONG_CREDENTIALS,
     GUESSES_SLOWED,
     HOLDS_REAPED,

@@ -11,15 +11,15 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from tests.chaos.stage import CALLERS, TIERS, Stage, stage
+from tests.chaos.calls import call
+from tests.chaos.stage import CALLERS, TIERS, stage
 from tests.chaos.verdict import verdict
-from tests.support.truth_caller import Caller
-from tests.support.truth_story import Ending, draw
+from tests.support.truth_story import Ending, Story
 
 BEFORE_S, AFTER_S = 0.5, 5.0
-PATIENCE_S = 20.0
 AGREED_S = 30.0
 
 
@@ -43,7 +43,12 @@ async def _play(lasting_s: float, database: str, directory: Path) -> Outage:
     seen = Outage()
     async with stage(directory, database, Path.cwd()) as here:
         ends_s = time.perf_counter() + BEFORE_S + lasting_s + AFTER_S
-        callers = [asyncio.create_task(_call(here, seen, name, ends_s)) for name in TIERS for _ in range(CALLERS)]
+
+        async def ask(name: str) -> None:
+            rng, note = random.Random(name), partial(_note, seen)
+            await call(here, rng, name, ends_s, seen.wrong, wanted=_asked, took=note, pause_s=_pause_s)
+
+        callers = [asyncio.create_task(ask(name)) for name in TIERS for _ in range(CALLERS)]
         await asyncio.sleep(BEFORE_S)
         os.kill(here.valkey.pid, signal.SIGSTOP)
         began_s = time.perf_counter()
@@ -61,29 +66,17 @@ async def _play(lasting_s: float, database: str, directory: Path) -> Outage:
         return seen
 
 
-async def _call(here: Stage, seen: Outage, account: str, ends_s: float) -> None:
-    rng = random.Random(account)
-    caller = Caller(here.links["gateway"].port, here.keys[account])
-    stories = here.stories.setdefault(account, [])
-    try:
-        while time.perf_counter() < ends_s:
-            story = draw(rng, account, f"{account}-{len(stories)}")
-            if story.ending is not Ending.WHOLE:
-                continue
-            story.leaves_at = -1
-            stories.append(story)
-            here.upstream.stories[story.name] = story
-            began_s = time.perf_counter()
-            try:
-                async with asyncio.timeout(PATIENCE_S):
-                    await caller.ask(story, here.upstream.gate)
-            except TimeoutError:
-                seen.wrong.append(f"{story.name} waited {PATIENCE_S} s")
-                caller.close()
-            took_s = time.perf_counter() - began_s
-            answered_s = max(0.0, story.ended_s - story.arrived_s) if story.arrivals else 0.0
-            seen.longest_s = max(seen.longest_s, took_s - answered_s)
-            story.left_s = time.perf_counter()
-            await asyncio.sleep(rng.uniform(0.05, 0.3))
-    finally:
-        caller.close()
+def _asked(story: Story) -> bool:
+    """Whole answers alone, to callers who stay."""
+    story.leaves_at = -1
+    return story.ending is Ending.WHOLE
+
+
+def _note(seen: Outage, story: Story, took_s: float) -> None:
+    answered_s = max(0.0, story.ended_s - story.arrived_s) if story.arrivals else 0.0
+    seen.longest_s = max(seen.longest_s, took_s - answered_s)
+    story.left_s = time.perf_counter()
+
+
+def _pause_s(rng: random.Random, _: Story) -> float:
+    return rng.uniform(0.05, 0.3)

@@ -9,11 +9,10 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.chaos.calls import call
 from tests.chaos.faults import DEADLY, FAULTS, STARTING, WEAKENING, Fault
 from tests.chaos.stage import CALLERS, TIERS, Stage, stage
 from tests.chaos.verdict import verdict
-from tests.support.truth_caller import Caller
-from tests.support.truth_story import draw
 
 TRAFFIC_S = 3.0
 ROLLING = 0.7
@@ -21,9 +20,6 @@ ROLLING = 0.7
 
 PAIRED = 0.6
 """Share of the runs in which something dies while something else is away."""
-
-PATIENCE_S = 20.0
-"""No request takes longer: the longest time-out of an upstream, stalls and a failed-over Valkey's among them."""
 
 REST_S = 45.0
 """Until nothing is held or travels, after the last fault: leases, pauses between tries, a database's recovery."""
@@ -60,7 +56,7 @@ async def _play(seed: int, database: str, program_dir: Path, directory: Path, st
         wrong: list[str] = []
         ends_s = time.perf_counter() + TRAFFIC_S
         callers = [
-            asyncio.create_task(_call(here, random.Random(rng.getrandbits(64)), account, ends_s, wrong))
+            asyncio.create_task(call(here, random.Random(rng.getrandbits(64)), account, ends_s, wrong))
             for account in TIERS
             for _ in range(CALLERS)
         ]
@@ -102,30 +98,6 @@ async def _strike(here: Stage, rng: random.Random) -> None:
         at_s = rng.uniform(0.3, TRAFFIC_S - 0.6)
         planned += [(rng.choice(WEAKENING), at_s), (rng.choice(DEADLY), at_s + rng.uniform(0.05, 0.6))]
     await asyncio.gather(*[strike(fault, at_s, random.Random(rng.getrandbits(64))) for fault, at_s in planned])
-
-
-async def _call(here: Stage, rng: random.Random, account: str, ends_s: float, wrong: list[str]) -> None:
-    """One caller's requests, on one connection while it lasts, until the traffic ends."""
-    caller = Caller(here.links["gateway"].port, here.keys[account])
-    stories = here.stories.setdefault(account, [])
-    try:
-        while time.perf_counter() < ends_s:
-            story = draw(rng, account, f"{account}-{len(stories)}")
-            stories.append(story)
-            here.upstream.stories[story.name] = story
-            try:
-                async with asyncio.timeout(PATIENCE_S):
-                    await caller.ask(story, here.upstream.gate)
-            except TimeoutError:
-                wrong.append(f"{story.name} waited {PATIENCE_S} s: {story}")
-                caller.close()
-            except (AssertionError, ValueError, KeyError) as error:
-                wrong.append(f"{story.name} was answered with {error!r}")
-                caller.close()
-            # A refused caller comes back later; one whose gateway is away, too.
-            await asyncio.sleep(rng.uniform(0, 0.05 if story.whole else 0.3))
-    finally:
-        caller.close()
 
 
 async def _rest(here: Stage) -> list[str]:

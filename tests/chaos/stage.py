@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import math
 import os
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -17,22 +16,19 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from redis.asyncio import Redis
 
 from gateway.domain.accounts import ApiKey
 from gateway.domain.limits import Limit, Tier, WhenUnavailable
 from gateway.identity.keys import new_key
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.schema import ensure_schema
-from gateway.quota.keys import Keyspace
 from gateway.settings.deployment import deployment_of
 from gateway.settings.load import load
 from gateway.settings.tiers import tier_of
 from tests.chaos.clocks import Clocks
 from tests.chaos.link import Dial, Link, Streams, link
-from tests.support.postgres import PostgresServer, rows
+from tests.support import outside
+from tests.support.postgres import PostgresServer
 from tests.support.serving import Serving
 from tests.support.truth_story import Story
 from tests.support.truth_upstream import TrueUpstream, true_upstream
@@ -128,6 +124,8 @@ class Stage:
     """By what lies behind: `gateway`, `upstream`, `valkey`, `database`."""
     ledger: Ledger
     tiers: dict[str, Tier]
+    database_url: str
+    """The ledger's, past the link."""
     keys: dict[str, str]
     """Accounts, one to a tier and named like it, and their keys."""
     stories: dict[str, list[Story]] = field(default_factory=dict)
@@ -147,41 +145,23 @@ class Stage:
 
     async def left_over(self) -> dict[str, int]:
         """Holds, leases and events on the stream, over all partitions, and bytes in the journals of the disk."""
-        left = {"holds": 0, "leases": 0, "events": 0, "journal": self._journal_bytes()}
-        async with Redis.from_url(self.valkey.url, decode_responses=True) as redis:
-            for partition in range(PARTITIONS):
-                prefix = f"tw:{{{partition}}}"
-                left["holds"] += await redis.hlen(f"{prefix}:holds")
-                left["leases"] += await redis.zcard(f"{prefix}:leases")
-                left["events"] += await redis.xlen(f"{prefix}:events")
-        return left
+        return await outside.left_over(self.valkey.url, PARTITIONS) | {"journal": self._journal_bytes()}
 
     async def counters(self, account: str) -> dict[str, int]:
         """The account's live state, as `lua/README.md` names its fields; empty where there is none."""
-        async with Redis.from_url(self.valkey.url, decode_responses=True) as redis:
-            state = await redis.hgetall(Keyspace("tw", PARTITIONS).of(account).account)
-            return {str(name): int(value) for name, value in state.items() if name != "x"}
+        return await outside.counters(self.valkey.url, PARTITIONS, account)
 
     async def sums(self, table: str) -> dict[str, list[int]]:
         """[events, requests, input, output, cached, reasoning] by account, as `usage_hourly` or `_daily` rolled up."""
-        names = "events, requests, input_tokens, output_tokens, cached_tokens, reasoning_tokens"
-        summed = ", ".join(f"sum({name})" for name in names.split(", "))
-        found = await self._rows(f"SELECT account_id, {summed} FROM {table} GROUP BY account_id")
-        return {row[0]: [int(value) for value in row[1:]] for row in found}
+        return await asyncio.to_thread(outside.sums, self.database_url, table)
 
     async def set_aside(self) -> int:
         """How many payloads the flusher could not read."""
-        return int((await self._rows("SELECT count(*) FROM set_aside"))[0][0])
+        return await asyncio.to_thread(outside.set_aside, self.database_url)
 
     def _journal_bytes(self) -> int:
         """Of the usage that waits on the disk for Redis to come back."""
         return sum(file.stat().st_size for file in (self.tree.data_dir / "journal").glob("*/*.segment"))
-
-    async def _rows(self, query: str) -> list[tuple[Any, ...]]:
-        if self.postgres is not None:
-            return await rows(self.postgres.url(), query)
-        with contextlib.closing(sqlite3.connect(f"file:{self.tree.data_dir / 'ledger.db'}?mode=ro", uri=True)) as file:
-            return file.execute(query).fetchall()
 
 
 @contextlib.asynccontextmanager
@@ -216,7 +196,7 @@ async def stage(directory: Path, database: str, program_dir: Path) -> AsyncItera
             # In a thread: the links that the tree needs to start are served by this loop.
             stack.push(tree.__exit__)
             await asyncio.to_thread(tree.start)
-            yield Stage(tree, upstream, valkey, postgres, clocks, links, ledger, tiers, keys)
+            yield Stage(tree, upstream, valkey, postgres, clocks, links, ledger, tiers, ledger_url, keys)
 
 
 def _settings(tree: Tree, links: dict[str, Link]) -> str:

@@ -3,10 +3,13 @@
 import asyncio
 import os
 import resource
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from zlib import crc32
 
+import msgspec
 import pytest
 
 from gateway.domain.decisions import Admitted, Settlement
@@ -17,7 +20,7 @@ from gateway.quota.journal_replay import DAMAGED, JournalReplay
 from gateway.quota.journal_segment import JournalEntry, Kind
 from gateway.quota.local_limiter import LocalLimiter
 from gateway.quota.outage import Outage
-from gateway.quota.redis_replay import Numbered
+from gateway.quota.redis_replay import Numbered, Poison
 from tests.support.limiters import ACCOUNT, asked, told
 
 NOW_MS = 1_700_000_000_000
@@ -30,10 +33,12 @@ class Bench:
         self.journal = Journal(root, max_bytes=max_bytes)
         self.outage = Outage(LocalLimiter(share=1, workers=1, worker=0), self.journal)
         self.settled: list[Numbered] = []
+        self.poison: set[str] = set()
         self.replay = JournalReplay(self.outage, root, self._settle, lambda: False, per_s=1_000_000)
 
-    async def _settle(self, numbered: Sequence[Numbered]) -> None:
-        self.settled += numbered
+    async def _settle(self, numbered: Sequence[Numbered]) -> list[Poison]:
+        self.settled += [one for one in numbered if one.entry.request_id not in self.poison]
+        return [Poison(one, "no") for one in numbered if one.entry.request_id in self.poison]
 
     @property
     def ids(self) -> list[str]:
@@ -128,6 +133,47 @@ async def test_a_torn_tail_is_cut_and_kept_aside(tmp_path: Path) -> None:
     assert [path.read_bytes()[-4:] for path in (tmp_path / DAMAGED).iterdir()] == [b"torn"]
 
 
+async def test_an_entry_that_cannot_be_settled_is_set_aside_and_can_be_replayed_later(tmp_path: Path) -> None:
+    """D6: one entry that Redis refuses holds up no other, and is not lost: it stands in a file that is replayed from
+    any directory of the journal, once what was wrong is mended.
+    """  # noqa: D205
+    here, heir = Bench(tmp_path), Bench(tmp_path)
+    for name in ("r1", "r2", "r3"):
+        await here.admit(name)
+        here.settle(name)
+    here.poison = {"r2"}
+    await here.replay.turn()
+    assert here.ids == ["r1", "r3"]
+    assert (here.replay.replayed, here.replay.set_aside) == (2, 1)
+    assert (here.journal.size, below(tmp_path, "*/*.segment")) == (0, below(tmp_path, f"{DAMAGED}/*"))
+    await here.journal.close()
+
+    (tmp_path / "mended").mkdir()
+    for kept in below(tmp_path, f"{DAMAGED}/*"):
+        kept.rename(tmp_path / "mended" / kept.name)
+    await heir.replay.turn()
+    assert heir.ids == ["r2"]
+    assert below(tmp_path, "*/*.segment") == []
+
+
+async def test_an_entry_of_another_version_holds_up_none(tmp_path: Path) -> None:
+    """D6: a downgrade, or a defect: what this version can't read is kept, and what it can is settled."""
+    dead, heir = Bench(tmp_path), Bench(tmp_path)
+    for name in ("r1", "r2"):
+        await dead.admit(name)
+    segment = dead.journal.segments[0].path
+    packed = b"\x93\x01\x02\x03"
+    with segment.open("ab") as file:
+        file.write(struct.pack("<II", len(packed), crc32(packed)) + packed)
+    dead.settle("r1")
+    dead.settle("r2")
+    whole = segment.read_bytes()
+    dead.die()
+    await heir.replay.turn()
+    assert heir.ids == ["r1", "r2"]
+    assert [path.read_bytes() for path in below(tmp_path, f"{DAMAGED}/*")] == [whole]
+
+
 async def test_a_full_journal_admits_nothing_and_still_takes_settlements(tmp_path: Path) -> None:
     """Bounded, and usage is never what gives way: new requests are denied, those that run are settled."""
     here = Bench(tmp_path, max_bytes=200)
@@ -183,4 +229,6 @@ async def test_a_directory_that_cannot_be_made_denies(tmp_path: Path) -> None:
 def test_the_entry_kinds_never_change() -> None:
     """A journal outlives an upgrade: its numbers mean the same to the next version."""
     assert [(kind.name, kind.value) for kind in Kind] == [("ADMITTED", 0), ("SETTLED", 1), ("REPEATED", 2)]
-    assert JournalEntry.__struct_fields__ == ("kind", "request_id", "account_id", "admitted_ms", "amounts", "event")
+    fields = "kind", "request_id", "account_id", "admitted_ms", "amounts", "event", "era"
+    assert JournalEntry.__struct_fields__ == fields
+    assert msgspec.convert([1, "r1", "acme", 1, [], b"event"], JournalEntry).era == ""

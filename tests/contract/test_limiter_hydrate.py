@@ -31,12 +31,13 @@ async def test_live_holds_are_counted_in(subject: Subject) -> None:
     """Requests under way while the state is lost keep their slots and their estimates."""
     now_s = subject.clock.now_s
     await hydrate(subject)
-    request = asked("r1", line(now_s, 100, 40), line(now_s, 9, name="requests/day", length_s=86_400), concurrency=2)
+    days = line(now_s - 3600, 9, name="requests/day", length_s=86_400)
+    request = asked("r1", line(now_s, 100, 40), days, concurrency=2)
     await admit(subject, request)
     await subject.lose(ACCOUNT)
     assert await subject.limiter.reserve(asked("r2", line(now_s, 100))) == Missing()
-    await hydrate(subject, Counter("requests/hour", now_s, 10), Counter("requests/day", now_s - 3600, 3))
-    assert await counts(subject) == {"requests/hour": (now_s, 50), "requests/day": (now_s - 3600, 3)}
+    await hydrate(subject, Counter("requests/hour", now_s, 10), Counter("requests/day", now_s, 3))
+    assert await counts(subject) == {"requests/hour": (now_s, 50), "requests/day": (now_s, 3)}
     assert await running(subject) == 1
     await subject.limiter.settle(settled(request, 15, 1))
     assert (await counts(subject))["requests/hour"] == (now_s, 25)

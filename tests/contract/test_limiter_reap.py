@@ -244,7 +244,7 @@ async def test_a_late_settlement_corrects_once(subject: Subject) -> None:
     await subject.limiter.reap()
     await subject.limiter.settle(true(request, 500))
     first = await events(subject)
-    await subject.limiter.settle(again(true(request, 500)))
+    await subject.limiter.settle(again(true(request, 500), await subject.eras()))
     assert await used(subject) == {"requests/hour": 1, "tokens/day": 500}
     assert {event.request_id for event in await events(subject)} <= {event.request_id for event in first}
 

@@ -95,8 +95,7 @@ async def test_a_slot_that_is_moving_costs_no_request(
     await hydrate(subject)
     source, target = _ends(cluster)
     now_s = subject.clock.now_s
-    met: set[str] = set()
-    link_by = link._link_by
+    met, link_by = set[str](), link._link_by
 
     async def noted(slot: int, error: RedisError) -> RedisLink:
         met.add(error.code)
@@ -115,8 +114,7 @@ async def test_a_slot_that_is_moving_costs_no_request(
 
     asking = asyncio.create_task(_ask_until(still, subject, now_s))
     for begin, end in ((source, target), (target, source)):
-        end.ask("CLUSTER", "SETSLOT", SLOT, "IMPORTING", begin.name)
-        begin.ask("CLUSTER", "SETSLOT", SLOT, "MIGRATING", end.name)
+        _open(begin, end)
         _migrate(KEYS.account.decode(), begin, end)  # every script names it, and others that stay behind
         await meets("TRYAGAIN")
         while _move_key(begin, end):
@@ -176,10 +174,15 @@ def _ends(cluster: Cluster) -> tuple[Node, Node]:
     return source, next(node for node in cluster.primaries if node is not source)
 
 
-def _move(source: Node, target: Node, cluster: Cluster) -> None:
-    """Move the account's slot, as `valkey-cli --cluster reshard` does."""
+def _open(source: Node, target: Node) -> None:
+    """Begin to move the account's slot."""
     target.ask("CLUSTER", "SETSLOT", SLOT, "IMPORTING", source.name)
     source.ask("CLUSTER", "SETSLOT", SLOT, "MIGRATING", target.name)
+
+
+def _move(source: Node, target: Node, cluster: Cluster) -> None:
+    """Move the account's slot, as `valkey-cli --cluster reshard` does."""
+    _open(source, target)
     while _move_key(source, target):
         pass
     _own(target, cluster)

@@ -7,7 +7,7 @@ from gateway.domain.decisions import Counter, Reservation
 from gateway.domain.usage import Outcome, UsageEvent
 from gateway.quota.breaker import Breaker
 from gateway.quota.journal_segment import JournalEntry, Kind
-from gateway.quota.keys import Keyspace
+from gateway.quota.keys import Keyspace, era_of
 from gateway.quota.redis_replay import Numbered, RedisReplay
 from tests.support.limiters import (
     ACCOUNT,
@@ -32,8 +32,9 @@ class Replayed:
     def __init__(self, subject: RedisSubject) -> None:
         self.subject = subject
         self.start_s = subject.clock.now_s
+        self.era = ""
         breaker: Breaker = subject.limiter.breaker
-        self._replay = RedisReplay(subject.link, Keyspace("tw", PARTITIONS), breaker, subject.clock)
+        self.replay = RedisReplay(subject.link, Keyspace("tw", PARTITIONS), breaker, subject.clock)
 
     @property
     def reservation(self) -> Reservation:
@@ -45,11 +46,11 @@ class Replayed:
         """The request used so much."""
         now_ms = self.subject.clock.now_us // 1000
         event = msgspec.msgpack.encode(told("r1", now_ms, tokens, outcome=Outcome.OK))
-        return JournalEntry(kind, "r1", ACCOUNT, now_ms, ((LINE, self.start_s, tokens),), event)
+        return JournalEntry(kind, "r1", ACCOUNT, now_ms, ((LINE, self.start_s, tokens),), event, self.era)
 
     async def send(self, entry: JournalEntry, *, again: bool = False, segment: str = "s", number: int = 0) -> None:
         """Replay one entry."""
-        await self._replay.settle([Numbered(entry, segment, number, again)])
+        assert await self.replay.settle([Numbered(entry, segment, number, again)]) == []
 
     async def tokens(self) -> tuple[int, int]:
         """What the counter has, and the sum of what the ledger would have: it takes each id once."""
@@ -66,6 +67,7 @@ async def replayed(redis_subject: RedisSubject) -> Replayed:
     """The account's state is there; its window runs."""
     here = Replayed(redis_subject)
     await hydrate(redis_subject, Counter(LINE, here.start_s, 0))
+    here.era = era_of(await redis_subject.eras(), ACCOUNT)
     return here
 
 
@@ -120,14 +122,41 @@ async def test_a_settlement_that_may_have_been_taken(replayed: Replayed, taken: 
 @pytest.mark.parametrize("flushed", [True, False])
 async def test_a_rebuilt_state_is_left_to_the_ledger(replayed: Replayed, flushed: bool) -> None:
     """Redis lost its memory, bits included, and was rebuilt from the ledger, which may have the event or not: an entry
-    that may have been sent before drops the state, so that the next hydration counts it once either way.
+    that may have been sent before drops the state, so that the next hydration counts it once either way; also where the
+    clock has stepped back meanwhile.
     """  # noqa: D205
     entry = replayed.entry(Kind.SETTLED)
-    replayed.subject.clock.now_us += 1_000_000
+    replayed.subject.clock.now_us -= 1_000_000
     await replayed.subject.link.call("FLUSHALL")
     await hydrate(replayed.subject, Counter(LINE, replayed.start_s, 13 if flushed else 0))
     await replayed.send(entry, again=True)
     assert await replayed.subject.limiter.peek(ACCOUNT) is None
+    assert len(await replayed.subject.take_events()) == 1
+
+
+async def test_an_entry_that_redis_refuses_is_told_and_holds_up_none(replayed: Replayed) -> None:
+    """D6: an entry of an account whose state can't be read, by a mistake, is named; those sent with it count."""
+    subject = replayed.subject
+    await subject.link.call("SET", Keyspace("tw", PARTITIONS).of("broken").account, "a text")
+    broken = msgspec.structs.replace(replayed.entry(Kind.SETTLED), request_id="r0", account_id="broken")
+    entries = [Numbered(broken, "s", 1, again=False), Numbered(replayed.entry(Kind.SETTLED), "s", 0, again=False)]
+    (poison,) = await replayed.replay.settle(entries)
+    assert poison.one.entry.request_id == "r0"
+    assert "WRONGTYPE" in poison.reason
+    assert await replayed.tokens() == (13, 13)
+
+
+@pytest.mark.parametrize("back_us", [0, 2_000_000])
+async def test_usage_of_a_window_that_begins_later_is_left_to_the_ledger(replayed: Replayed, back_us: int) -> None:
+    """A8: an account that was rebuilt in an earlier window than an entry's, as the clock stepped back, is rebuilt again
+    in the window that had begun.
+    """  # noqa: D205
+    entry = replayed.entry(Kind.SETTLED)
+    replayed.subject.clock.now_us -= back_us
+    await replayed.subject.lose(ACCOUNT)
+    await hydrate(replayed.subject, Counter(LINE, replayed.start_s - 3600 * bool(back_us), 0))
+    await replayed.send(entry)
+    assert (await replayed.subject.limiter.peek(ACCOUNT) is None) is bool(back_us)
     assert len(await replayed.subject.take_events()) == 1
 
 

@@ -63,6 +63,7 @@ class LimiterMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.clock = Clock()
         self.asked = 0
+        self.eras: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
         self.within_estimates = True
         self.runner.run(self._connect())
 
@@ -127,7 +128,11 @@ class LimiterMachine(RuleBasedStateMachine):
         built = tuple(self._line(name, amount, late_s, length_s) for name, amount in lines.items())
         about = None if tokens is None else self._told(request_id, tokens)
         reservation = Reservation(request_id, account, version, built, concurrency, lease_s * 1000, about)
+        self.eras[request_id] = self.runner.run(self._eras())
         return reservation if isinstance(self.reserve(reservation), Admitted) else multiple()
+
+    async def _eras(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return await self.model.eras(), await self.scripts.eras()
 
     def _told(self, request_id: str, tokens: int) -> UsageEvent:
         return told(request_id, self.clock.now_us // 1000, tokens)
@@ -146,8 +151,8 @@ class LimiterMachine(RuleBasedStateMachine):
     @rule(reservation=live)
     def ask_again(self, reservation: Reservation) -> None:
         """A retry after a time-out whose outcome nobody knows."""
-        # A retry comes within seconds, long before a lease ends: what was reaped since would be held anew.
-        if reservation.request_id in self.model.limiter._reaped:
+        # A retry comes within seconds, long before a lease ends: what was reaped or lost since would be held anew.
+        if reservation.request_id not in self.model.limiter._holds:
             return
         before = self.runner.run(self.model.limiter.peek(reservation.account_id))
         decision = self.reserve(reservation)
@@ -205,12 +210,15 @@ class LimiterMachine(RuleBasedStateMachine):
             self.within_estimates = False
 
     def _settle(self, settlement: Settlement) -> Settlement:
-        if settlement.request_id in self.model.limiter._reaped:
+        if settlement.request_id not in self.model.limiter._holds and not settlement.again:
+            # Reaped, or lost with the server's memory: it is charged in full, whatever was let in since.
             self.within_estimates = False
 
+        ours, theirs = self.eras.get(settlement.request_id, ((), ()))
+
         async def tell() -> None:
-            await self.model.limiter.settle(settlement)
-            await self.scripts.limiter.settle(settlement)
+            await self.model.limiter.settle(msgspec.structs.replace(settlement, eras=ours))
+            await self.scripts.limiter.settle(msgspec.structs.replace(settlement, eras=theirs))
 
         self.runner.run(tell())
         return settlement
@@ -277,6 +285,16 @@ class LimiterMachine(RuleBasedStateMachine):
         """The server drops an account's state."""
         self.runner.run(self.model.lose(account))
         self.runner.run(self.scripts.lose(account))
+
+    @rule()
+    def lose_all(self) -> None:
+        """The server loses its memory."""
+
+        async def lose() -> None:
+            await self.link.call("FLUSHALL")
+            await self.model.lose_all()
+
+        self.runner.run(lose())
 
     @rule()
     def flush_scripts(self) -> None:

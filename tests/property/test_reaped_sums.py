@@ -60,7 +60,8 @@ class Story:
             await self.settle(self.live.pop(number % len(self.live)), number if kind == "settle" else None)
         elif kind == "again" and self.over:
             request, tokens = self.over[number % len(self.over)]
-            await limiter.settle(again(settled(request, 1, tokens, event=self.event(request, tokens))))
+            repeat = settled(request, 1, tokens, event=self.event(request, tokens))
+            await limiter.settle(again(repeat, await self.subject.eras()))
         for event in await self.subject.take_events():
             read = msgspec.msgpack.decode(event, type=UsageEvent)
             self.ledger.setdefault(read.request_id, read)

@@ -95,7 +95,7 @@ POINTS = (
     CrashPoint("reap due", Scene.REAP, f"{_REAPING}._reap_these", At.BEFORE, _given),
     CrashPoint("reap taken", Scene.REAP, f"{_REAPING}._reap_these", At.AFTER, _given),
     CrashPoint("late settle taken", Scene.LATE, f"{_BATCH}._replied", At.BEFORE, _of_script("late"), sure=False),
-    CrashPoint("correction sent", Scene.LATE, f"{_BATCH}._run", At.SENT, _of_script("correct"), sure=False),
+    CrashPoint("correction sent", Scene.LATE, f"{_BATCH}._run", At.SENT, _of_script("correct")),
     CrashPoint("correction taken", Scene.LATE, f"{_BATCH}._replied", At.BEFORE, _of_script("correct")),
     CrashPoint("events read", Scene.ASKS, f"{_STREAM}.read", At.AFTER, _found),
     CrashPoint("rows inserted", Scene.ASKS, "{store}.insert_events", At.AFTER),

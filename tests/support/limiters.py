@@ -13,6 +13,7 @@ import pytest
 from gateway.domain.decisions import Admitted, Counter, Line, Reservation, Settlement
 from gateway.domain.limits import Remedy
 from gateway.domain.usage import CountedBy, Outcome, UsageEvent
+from gateway.quota.keys import Keyspace
 from gateway.quota.limiter import Limiter
 from gateway.quota.memory_limiter import MemoryLimiter
 from gateway.quota.redis_limiter import RedisLimiter
@@ -56,6 +57,14 @@ class Subject(Protocol):
         """Drop the account's state, as an eviction would; holds live on."""
         ...
 
+    async def lose_all(self) -> None:
+        """Lose all of the one account, its holds and events too, as FLUSHALL would."""
+        ...
+
+    async def eras(self) -> tuple[str, ...]:
+        """The partitions' eras as they are now."""
+        ...
+
     async def take_events(self) -> list[bytes]:
         """Take all events off the stream, oldest first within an account."""
         ...
@@ -71,6 +80,14 @@ class MemorySubject:
     async def lose(self, account_id: str) -> None:
         """See `Subject`."""
         self.limiter.lose(account_id)
+
+    async def lose_all(self) -> None:
+        """See `Subject`."""
+        self.limiter.lose_all()
+
+    async def eras(self) -> tuple[str, ...]:
+        """See `Subject`."""
+        return self.limiter.eras
 
     async def take_events(self) -> list[bytes]:
         """See `Subject`."""
@@ -93,6 +110,17 @@ class RedisSubject:
         """See `Subject`."""
         for partition in range(PARTITIONS):
             await self.link.call("DEL", f"tw:{{{partition}}}:a:{account_id}")
+
+    async def lose_all(self) -> None:
+        """See `Subject`. Key by key, as a Cluster has no FLUSHALL for all of it."""
+        keys = Keyspace("tw", PARTITIONS).of(ACCOUNT)
+        for name in (*keys, keys.era):
+            await self.link.call("DEL", name)
+
+    async def eras(self) -> tuple[str, ...]:
+        """See `Subject`."""
+        everywhere = Keyspace("tw", PARTITIONS).everywhere()
+        return tuple([((await self.link.call("GET", keys.era)) or b"").decode() for keys in everywhere])
 
     async def take_events(self) -> list[bytes]:
         """See `Subject`."""
@@ -172,16 +200,20 @@ def told(
 
 
 def settled(
-    reservation: Reservation, *amounts: int, event: bytes = b"event", again: bool = False, admitted_ms: int = 0
+    reservation: Reservation,
+    *amounts: int,
+    event: bytes = b"event",
+    again: bool = False,
+    eras: tuple[str, ...] = (),
 ) -> Settlement:
     """The settlement of a reservation, one true amount a line."""
     true = tuple((line.name, line.start_s, amount) for line, amount in zip(reservation.lines, amounts, strict=True))
-    return Settlement(reservation.request_id, reservation.account_id, true, event, again, admitted_ms)
+    return Settlement(reservation.request_id, reservation.account_id, true, event, again, eras=eras)
 
 
-def again(settlement: Settlement) -> Settlement:
-    """The same settlement, marked as a repeat."""
-    return msgspec.structs.replace(settlement, again=True)
+def again(settlement: Settlement, eras: tuple[str, ...]) -> Settlement:
+    """The same settlement, marked as a repeat, of a request that was admitted in these eras."""
+    return msgspec.structs.replace(settlement, again=True, eras=eras)
 
 
 async def hydrate(subject: Subject, *counters: Counter, version: int = 1, account_id: str = ACCOUNT) -> bool:

@@ -12,9 +12,9 @@ from gateway.domain.usage import UsageEvent
 from gateway.identity.keys import new_key
 from gateway.ledger.ledger import Ledger
 from gateway.quota.hold import Hold, read_hold
-from gateway.quota.keys import Keyspace
 from gateway.settings.deployment import deployment_of
 from gateway.settings.load import load
+from tests.support import outside
 from tests.support.ledgers import rows_of
 from tests.support.serving import Serving
 
@@ -78,22 +78,17 @@ class Tollway(Serving):
 
     def events(self, accounts: set[str]) -> list[UsageEvent]:
         """The ledger's events of these accounts."""
-        rows = self._rows("SELECT * FROM events")
+        rows = rows_of(self._deployment.database_url, "SELECT * FROM events")
         return [msgspec.convert(row, UsageEvent, strict=False) for row in rows if row[1] in accounts]
 
     def sums(self, table: str, accounts: set[str]) -> dict[str, list[int]]:
         """[events, requests, input, output, cached, reasoning] by account, as `usage_hourly` or `_daily` rolled up."""
-        names = "events, requests, input_tokens, output_tokens, cached_tokens, reasoning_tokens"
-        summed = ", ".join(f"sum({name})" for name in names.split(", "))
-        rows = self._rows(f"SELECT account_id, {summed} FROM {table} GROUP BY account_id")
-        return {row[0]: [int(value) for value in row[1:]] for row in rows if row[0] in accounts}
+        found = outside.sums(self._deployment.database_url, table)
+        return {account: row for account, row in found.items() if account in accounts}
 
     def set_aside(self) -> int:
         """How many payloads the flusher could not read."""
-        return int(self._rows("SELECT count(*) FROM set_aside")[0][0])
-
-    def _rows(self, query: str) -> list[tuple[Any, ...]]:
-        return rows_of(self._deployment.database_url, query)
+        return outside.set_aside(self._deployment.database_url)
 
     @property
     def redis_url(self) -> str:
@@ -107,14 +102,7 @@ class Tollway(Serving):
 
     async def left_over(self) -> dict[str, int]:
         """Holds, leases and events on the stream, over all partitions."""
-        async with Redis.from_url(self._deployment.redis_url, decode_responses=True) as redis:
-            left = {"holds": 0, "leases": 0, "events": 0}
-            for partition in range(PARTITIONS):
-                prefix = f"tw:{{{partition}}}"
-                left["holds"] += await redis.hlen(f"{prefix}:holds")
-                left["leases"] += await redis.zcard(f"{prefix}:leases")
-                left["events"] += await redis.xlen(f"{prefix}:events")
-            return left
+        return await outside.left_over(self._deployment.redis_url, PARTITIONS)
 
     async def holds(self) -> list[Hold]:
         """What is held, over all partitions."""
@@ -135,6 +123,4 @@ class Tollway(Serving):
 
     async def counters(self, account: str) -> dict[str, int]:
         """The account's live state: `n` running, and of each limit `s:<name>` window start and `u:<name>` used."""
-        async with Redis.from_url(self._deployment.redis_url, decode_responses=True) as redis:
-            state = await redis.hgetall(Keyspace("tw", PARTITIONS).of(account).account)
-            return {str(name): int(value) for name, value in state.items() if name != "x"}
+        return await outside.counters(self._deployment.redis_url, PARTITIONS, account)

@@ -48,23 +48,14 @@ class Exchange(msgspec.Struct, eq=False):
     """Filled in from top to bottom of `edge/proxy.py`.
 
     `reader` watches a streamed answer. `used` are the counts of the plan's limits as the limiter last told, this
-<<<<<<< HEAD
-    request's hold in them while `holding`. `task` serves the request; `gone` says that the client left, `over` that the
-    last bytes were handed to the server, after which its silence means nothing. `watched` keeps a second watcher away,
-    `sweeps` counts how often `Departures` has met the request, `renewed_s` is when its lease last was
-    (`time.perf_counter()`). `allowance` bounds a stream; `heard_chunks` of the upstream had been heard at `heard_s`
-    (the loop's time), when `KeepAlive` last met it. `target` is where it went, None where the route has but one;
-    `earlier` what attempts before the last one reported that they used. `alias` is what the caller called the model,
-    where that was an alias.
-=======
     request's hold in them while `holding`; `eras` the limiter's as they were known before it was asked. `task`
     serves the request; `gone` says that the client left, `over` that the last bytes were handed to the server,
     after which its silence means nothing. `watched` keeps a second watcher away, `sweeps` counts how often
     `Departures` has met the request, `renewed_s` is when its lease last was (`time.perf_counter()`). `allowance`
     bounds a stream; `heard_chunks` of the upstream had been heard at `heard_s` (the loop's time), when `KeepAlive`
     last met it. `target` is where it went, None where the route has but one; `earlier` what attempts before the
-    last one reported that they used.
->>>>>>> bb3cad6 (quota: tell a loss of Redis's memory by a name that is lost with it, not by time; set poison journal entries aside)
+    last one reported that they used. `alias` is what the
+    caller called the model, where that was an alias.
     """
 
     scope: Scope

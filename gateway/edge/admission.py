@@ -88,7 +88,7 @@ class Admission:
         for _ in range(ATTEMPTS):
             plan: Plan | None = caller.plan or self.plans.get(caller.tier)
             if plan is None:
-                raise Fault(UNKNOWN_TIER, f"account {caller.account_id} is on tier {caller.tier}, which is not defined")
+                caller, plan = await self._mended(caller, token)
             now_ms = max(begun_ms, self._limiter.now_ms)
             if exchange.gate is not None and (shut := exchange.gate.shut(plan.tier, now_ms // 1000)) is not None:
                 exchange.record.tier = caller.tier
@@ -114,6 +114,18 @@ class Admission:
             elif isinstance(decision, Skewed):
                 begun_ms = decision.begun_s * 1000
         raise Fault(LIMITER_UNAVAILABLE, f"no decision for account {caller.account_id}: last answer {decision}")
+
+    async def _mended(self, caller: Caller, token: bytes) -> tuple[Caller, Plan]:
+        """The caller as of now, whose tier nobody knew when it was read; else raises Fault(UNKNOWN_TIER).
+
+        Such a request never comes to the limiter, which would tell that the account has changed: the ledger is asked.
+        """
+        self._directory.forget(caller.account_id)
+        caller = await self._directory.identify(token)
+        plan: Plan | None = caller.plan or self.plans.get(caller.tier)
+        if plan is None:
+            raise Fault(UNKNOWN_TIER, f"account {caller.account_id} is on tier {caller.tier}, which is not defined")
+        return caller, plan
 
     async def _entitled_anew(self, caller: Caller, token: bytes, plan: Plan, shut: Fault) -> Caller:
         """The caller as of now, where its account may have changed since it was read; else raises `shut`."""

@@ -60,6 +60,8 @@ class Serving:
         self._prefix: list[str] = []
         self.program = "gateway"
         """The module that is run; another one may change things from outside, then run `gateway`."""
+        self.ending = WELCOMED
+        """What the welcome is waited for to hold."""
         self.environment: dict[str, str] = {}
         self._seen: set[int] = set()
         self.log: list[str] = []
@@ -98,7 +100,7 @@ class Serving:
         self.process, self.log = self.launch(*more), []
         reader = threading.Thread(target=self._read_log, args=(self.process, self.log), daemon=True)
         reader.start()
-        until(lambda: WELCOMED in "".join(self.log) or not reader.is_alive(), READY_TIMEOUT_S)
+        until(lambda: self.ending in "".join(self.log) or not reader.is_alive(), READY_TIMEOUT_S)
         self.welcome = "".join(self.log)
         found = re.search(r"ready on (http://\S+)", self.welcome)
         assert found, f"{self.welcome}{self.process.stderr and self.process.stderr.read()}"

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test check format bench flush chaos sdks lock
+.PHONY: help run test check format bench flush scale chaos sdks lock
 help:  ## list the verbs
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 
@@ -42,6 +42,9 @@ bench: $(BIN)/pytest  ## CPU per request and per chunk: direct, bare proxy, full
 
 flush: $(BIN)/pytest  ## how long usage takes to the ledger, and how much a flusher carries
 	$(BIN)/python -m tests.bench.flush $(ARGS)
+
+scale: $(BIN)/pytest  ## import, sync with Stripe and explain at 100,000 accounts: time and memory
+	$(BIN)/python -m tests.bench.scale $(ARGS)
 
 chaos: $(BIN)/pytest  ## random faults from printed seeds: what is over, lost or doubled?
 	$(BIN)/python -m tests.chaos.run $(ARGS)

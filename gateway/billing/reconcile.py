@@ -14,7 +14,6 @@ from gateway.billing.stripe_source import Object, StripeSource
 from gateway.billing.stripe_subscriptions import SOURCE, item_of, made_out
 from gateway.billing.tariff import Tariff
 from gateway.domain.audit import Actor
-from gateway.domain.faults import Fault
 from gateway.domain.subscriptions import Status, Subscription
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.stripe_products import Product
@@ -107,38 +106,40 @@ class Reconcile:
         whose = await self._whose(read)
         known = await self._ledger.subscriptions_among([one.id for one in read])
         products = await self._prices(read, asked_ms, heals=heals)
-        drifts = []
-        for stripe in read:
-            account_id = whose.get(stripe.id, "")
-            drift = await self._mend(stripe, account_id, known.get(stripe.id), products, (by, asked_ms, heals))
-            drifts += [] if drift is None else [drift]
-        return drifts
+        found = [
+            differs
+            for stripe in read
+            if (differs := self._differs(stripe, whose.get(stripe.id, ""), known.get(stripe.id), products, asked_ms))
+        ]
+        if not heals:
+            return [drift for drift, _ in found]
+        wanted = [subscription for _, subscription in found if subscription is not None]
+        news = await self._ledger.take_subscriptions(wanted, by, self._now_ms()) if wanted else set()
+        return [
+            drift if subscription is None else msgspec.structs.replace(drift, outcome="healed")
+            for drift, subscription in found
+            if subscription is None or subscription.id in news
+        ]
 
-    async def _mend(
+    def _differs(
         self,
         stripe: StripeSubscription,
         account_id: str,
         known: Subscription | None,
         products: dict[str, Product],
-        how: tuple[Actor, int, bool],
-    ) -> Drift | None:
-        by, asked_ms, heals = how
+        asked_ms: int,
+    ) -> tuple[Drift, Subscription | None] | None:
+        """How it differs, and what it should be where that can be told; None where it is as at Stripe."""
         if not account_id:
-            return Drift(stripe.id, "", (f"customer {id_of(stripe.customer)}",), "no account")
+            return Drift(stripe.id, "", (f"customer {id_of(stripe.customer)}",), "no account"), None
         try:
             wanted = made_out(stripe, account_id, products, self.tariff, asked_ms)
         except ValueError as error:
-            return Drift(stripe.id, account_id, (str(error),), "unreadable")
+            return Drift(stripe.id, account_id, (str(error),), "unreadable"), None
         fields = differing(known, wanted)
         if not fields or (known is not None and known.updated_ms > asked_ms):
             return None
-        if not heals:
-            return Drift(stripe.id, account_id, fields, "found")
-        customer_id = id_of(stripe.customer)
-        if customer_id and not await self._ledger.accounts_of_customers([customer_id]):
-            await self._ledger.link_customer(customer_id, account_id, by, self._now_ms())
-        healed = await self._ledger.upsert_subscription(wanted, by, self._now_ms())
-        return Drift(stripe.id, account_id, fields, "healed") if healed else None
+        return Drift(stripe.id, account_id, fields, "found"), wanted
 
     async def _whose(self, read: Sequence[StripeSubscription]) -> dict[str, str]:
         """The account of each that has one, by the subscription's id."""
@@ -170,7 +171,7 @@ class Reconcile:
             for one in page:
                 if one.source != SOURCE or one.status is Status.CANCELED or hash(one.id) in listed:
                     continue
-                if one.updated_ms >= began_ms or await self._source.subscription(one.id) is not None:
+                if one.updated_ms >= began_ms or await self._source.subscription(one.id, patient=True) is not None:
                     continue
                 over = msgspec.structs.replace(one, status=Status.CANCELED, since_s=None, updated_ms=self._now_ms())
                 healed = heals and await self._ledger.upsert_subscription(over, by, self._now_ms())
@@ -186,8 +187,3 @@ def differing(known: Subscription | None, wanted: Subscription) -> tuple[str, ..
         for name in Subscription.__struct_fields__
         if name not in _OWN and getattr(known, name) != getattr(wanted, name)
     )
-
-
-def described(fault: Fault) -> str:
-    """Why a pass ended early."""
-    return fault.internal or fault.public

@@ -8,15 +8,21 @@ from typing import Any
 from gateway.billing.effects import Effects
 from gateway.billing.inbox import Inbox
 from gateway.billing.reconcile import Reconcile
-from gateway.billing.stripe_source import StripeSource
+from gateway.billing.stripe_source import Paused, StripeSource
 from gateway.billing.sync import Take, run_sync
 from gateway.billing.tariff import tariff_of
 from gateway.billing.webhook import Webhook
 from gateway.ledger.ledger import Ledger
 from gateway.settings.model import Settings
 from gateway.settings.stripe import Stripe
+from gateway.telemetry.log import log
 
 LEASE_MS = 5_000
+
+
+def log_pause(pause_s: float, why: str) -> None:
+    """Let the log tell what a pass over all subscriptions waits for."""
+    log.info("stripe_waits", pause_s=round(pause_s, 1), detail=why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +72,11 @@ def stripe_billing(
     *,
     tell: Callable[[], Awaitable[None]],
     count: Callable[[str], None],
+    paused: Paused = log_pause,
 ) -> StripeBilling:
     """All parts over a ledger. `tell` lets gateways know of what changed; `count` is told how each event ended."""
     asked, tariff = settings.stripe, tariff_of(settings)
-    source = _source(asked)
+    source = _source(asked, paused)
     effects = Effects(ledger, tariff, source, now_ms)
     inbox = Inbox(ledger, effects, now_ms, count)
     webhook = reconcile = None
@@ -88,10 +95,10 @@ def stripe_billing(
     return StripeBilling(asked, effects, inbox, webhook, source, reconcile, tell)
 
 
-def _source(settings: Stripe) -> StripeSource | None:
+def _source(settings: Stripe, paused: Paused) -> StripeSource | None:
     if not settings.api_key:
         return None
     # By name: its library is nothing that a gateway without Stripe should pay for.
     module = importlib.import_module("gateway.billing.stripe_api")
-    source: StripeSource = module.StripeApi(settings)
+    source: StripeSource = module.StripeApi(settings, paused)
     return source

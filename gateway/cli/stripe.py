@@ -12,6 +12,7 @@ from gateway.cli.bad_input import BadInput
 from gateway.cli.connections import Connections, connected
 from gateway.cli.operator import operator
 from gateway.cli.verbs import add_verb
+from gateway.domain.faults import Fault
 
 _NO_KEY = "stripe.api_key is not set in the settings, so that Stripe can't be asked"
 
@@ -35,7 +36,12 @@ def run(args: argparse.Namespace) -> int:
 async def _run(args: argparse.Namespace) -> int:
     async with connected(args.file) as connections:
         billing = stripe_billing(
-            connections.settings, connections.ledger, _now_ms, tell=connections.tell_gateways, count=_uncounted
+            connections.settings,
+            connections.ledger,
+            _now_ms,
+            tell=connections.tell_gateways,
+            count=_uncounted,
+            paused=_paused,
         )
         try:
             if args.verb == "sync":
@@ -52,18 +58,20 @@ async def _sync(connections: Connections, billing: StripeBilling, *, heals: bool
         raise BadInput(_NO_KEY)
     if heals:
         await billing.inbox.turn()
+    watch = _Watch()
     try:
-        tally = await billing.reconcile.run(operator(), _tell, _show, heals=heals)
+        tally = await billing.reconcile.run(operator(), _tell, watch.show, heals=heals)
+    except Fault:
+        _clear()
+        print(f"ended early, after {_told(watch.tally)}; what was mended stays, and another run goes on from it")
+        raise
     finally:
         _clear()
         if heals:
             await connections.tell_gateways()
     if heals:
         await billing.inbox.turn()
-    print(
-        f"{tally.seen} subscriptions, {tally.drifted} differed, {tally.healed} mended,"
-        f" {tally.without_account} of no known account"
-    )
+    print(_told(tally))
     return 0 if tally.drifted == tally.healed else 1
 
 
@@ -92,9 +100,32 @@ def _tell(drift: Drift) -> None:
     print(f"{drift.subscription_id}  {drift.account_id or '-'}  {drift.outcome}: {', '.join(drift.fields)}")
 
 
-def _show(tally: Tally) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{tally.seen} subscriptions, {tally.drifted} differ", end="", file=sys.stderr, flush=True)
+def _told(tally: Tally) -> str:
+    return (
+        f"{tally.seen:,} subscriptions, {tally.drifted:,} differed, {tally.healed:,} mended,"
+        f" {tally.without_account:,} of no known account"
+    )
+
+
+class _Watch:
+    """How far a pass is, on a terminal; Stripe doesn't say how many there are."""
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+        self._begun_s = time.monotonic()
+
+    def show(self, tally: Tally) -> None:
+        """A page is done."""
+        self.tally = tally
+        if sys.stderr.isatty():
+            rate = tally.seen / max(0.001, time.monotonic() - self._begun_s)
+            text = f"{tally.seen:,} subscriptions, {tally.drifted:,} differ, {rate:,.0f} a second"
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _paused(pause_s: float, why: str) -> None:
+    _clear()
+    print(f"{why}; again in {pause_s:.1f} s", file=sys.stderr, flush=True)
 
 
 def _clear() -> None:

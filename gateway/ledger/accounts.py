@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -17,7 +17,7 @@ from gateway.domain.audit import SYSTEM, Actor
 from gateway.domain.faults import ALREADY_EXISTS, NOT_FOUND, Fault
 from gateway.ledger.audit import write_audit
 from gateway.ledger.database import Database, whole
-from gateway.ledger.tables import accounts, outbox
+from gateway.ledger.tables import COUNT, accounts, outbox
 
 
 class Bump(msgspec.Struct, frozen=True, gc=False):
@@ -109,6 +109,14 @@ async def raise_version(connection: AsyncConnection, account_id: str, now_ms: in
     row = {"account_id": account_id, "version": account.version, "changed_ms": now_ms}
     await connection.execute(insert(outbox), row)
     return account
+
+
+async def raise_versions(connection: AsyncConnection, account_ids: Sequence[str], now_ms: int) -> None:
+    """As `raise_version`, of many at once; of those that there are."""
+    mine = accounts.c.id.in_(account_ids)
+    await connection.execute(update(accounts).where(mine).values(version=accounts.c.version + 1))
+    raised = select(accounts.c.id, accounts.c.version, literal(now_ms, COUNT)).where(mine).order_by(accounts.c.id)
+    await connection.execute(insert(outbox).from_select(["account_id", "version", "changed_ms"], raised))
 
 
 async def read_account(connection: AsyncConnection, account_id: str, *, lock: bool = False) -> Account:

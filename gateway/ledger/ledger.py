@@ -11,6 +11,7 @@ from gateway.ledger.set_aside import SetAsideBook
 from gateway.ledger.standings import StandingBook
 from gateway.ledger.stripe_customers import CustomerBook
 from gateway.ledger.stripe_inbox import InboxBook
+from gateway.ledger.stripe_pages import StripePageBook
 from gateway.ledger.stripe_products import ProductBook
 from gateway.ledger.subscriptions import SubscriptionBook
 from gateway.ledger.usage import UsageBook
@@ -33,6 +34,7 @@ class Ledger(
     UsageBook,
     InboxBook,
     CustomerBook,
+    StripePageBook,
     ProductBook,
     VerificationBook,
 ):

@@ -13,7 +13,7 @@ class OwnStripe:
         self.products_now: dict[str, Object] = {}
         self.asked = 0
 
-    async def subscription(self, subscription_id: str) -> Object | None:
+    async def subscription(self, subscription_id: str, *, patient: bool = False) -> Object | None:
         """As it stands."""
         self.asked += 1
         return self.subscriptions_now.get(subscription_id)

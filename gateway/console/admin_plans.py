@@ -26,7 +26,7 @@ from gateway.domain.limits import Tier
 from gateway.domain.periods import Interval
 from gateway.domain.subscriptions import Subscription
 from gateway.domain.terms import Terms, unfit_terms
-from gateway.settings.model import TierSettings
+from gateway.settings.plans import TierSettings
 from gateway.settings.tiers import tier_of
 
 BY_HAND = frozenset({"manual", "import"})

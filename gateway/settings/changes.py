@@ -9,23 +9,30 @@ from typing import Any
 
 import msgspec
 
-from gateway.settings.model import Route, Settings, TierSettings
+from gateway.settings.callers import Jwt
+from gateway.settings.model import Route, Settings
+from gateway.settings.plans import TierSettings
 from gateway.settings.upstreams import Upstream
 
 _SECRETS = frozenset({"api_key", "api_keys", "secret", "webhook_secrets", "proxy"})
 _SECRET_URLS = frozenset({"redis.url", "database.url"})
-_LIVE = frozenset({"upstreams", "routes", "tiers", "subscriptions", "reload"})
-_FIXED = (
+LIVE = frozenset({"upstreams", "routes", "tiers", "subscriptions", "reload"})
+"""Sections that a running worker takes."""
+
+AT_START = frozenset(
+    {"listen", "redis", "journal", "database", "jwt", "guesses", "log", "metering", "default_tier", "stripe"}
+)
+"""Sections that a worker reads at its start; what is in neither, or in FIXED, is read once, before any worker."""
+
+FIXED = (
     "listen.host",
     "listen.port",
     "listen.workers",
     "listen.shutdown_grace_s",
-    "data_dir",
     "redis.url",
     "redis.namespace",
     "redis.partitions",
     "database.url",
-    "keys.",
     "log.format",
     "log.level",
 )
@@ -33,6 +40,7 @@ _ENTRIES: Mapping[str, msgspec.Struct] = {
     "upstreams": Upstream(url=""),
     "tiers": TierSettings(),
     "routes": Route(path="", upstream="", dialect="plain"),
+    "jwt": Jwt(issuer="", audience=""),
 }
 """Sections of named entries; what an entry says beyond these is told where it comes or goes as a whole."""
 
@@ -55,9 +63,10 @@ class Change(msgspec.Struct, frozen=True):
     @property
     def reach(self) -> Reach:
         """When it counts."""
-        if self.path.partition(".")[0] in _LIVE:
+        section = self.path.partition(".")[0]
+        if section in LIVE:
             return Reach.LIVE
-        return Reach.RESTART if self.path.startswith(_FIXED) else Reach.WORKERS
+        return Reach.WORKERS if section in AT_START and self.path not in FIXED else Reach.RESTART
 
     def __str__(self) -> str:
         """`~ tiers.free.concurrency: 5 -> 6`, `+ tiers.gold: …`, `- tiers.old: …`."""
@@ -85,8 +94,8 @@ def touched_tiers(found: tuple[Change, ...]) -> tuple[str, ...]:
 
 def _tree(settings: Settings) -> dict[str, Any]:
     tree: dict[str, Any] = msgspec.to_builtins(settings)
-    routes = tree["routes"]
-    tree["routes"] = {_route_name(route): route for route in reversed(routes)}
+    tree["routes"] = {_route_name(route): route for route in reversed(tree["routes"])}
+    tree["jwt"] = {one["issuer"]: one for one in tree["jwt"]}
     return tree
 
 
@@ -120,7 +129,7 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, list | tuple) and any(isinstance(inner, dict) for inner in value):
         for place, inner in enumerate(value):
             yield from _leaves(f"{path}[{place}]", inner)
-    elif value is not None:
+    elif value is not None and value not in ([], ()):
         yield path, value
 
 

@@ -7,7 +7,8 @@ from gateway.domain.models import ModelRules
 from gateway.settings.callers import issuer_problems
 from gateway.settings.checks import did_you_mean
 from gateway.settings.convert import BROKEN
-from gateway.settings.model import Route, Settings, TierSettings
+from gateway.settings.model import Route, Settings
+from gateway.settings.plans import TierSettings
 from gateway.settings.upstreams import Upstream
 
 Problem = tuple[str, str]

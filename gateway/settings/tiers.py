@@ -9,7 +9,8 @@ from gateway.domain.limits import Limit, Remedy, Tier, Unit, WhenUnavailable, Wi
 from gateway.domain.models import ANY_MODEL, Caps, ModelRules
 from gateway.domain.schedules import Schedule
 from gateway.domain.subscriptions import DEFAULT_ACCESS, Rules
-from gateway.settings.model import LimitSettings, Route, ScheduleSettings, Settings, TierSettings
+from gateway.settings.model import Route, Settings
+from gateway.settings.plans import LimitSettings, ScheduleSettings, TierSettings
 from gateway.settings.upstreams import ModelSettings
 
 

@@ -19,7 +19,8 @@ from gateway.identity.keys import new_key
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.outbox import apply_outbox
 from gateway.quota.memory_limiter import MemoryLimiter
-from gateway.settings.model import BillingInterval, LimitSettings, Price, Route, Settings, TierSettings
+from gateway.settings.model import Route, Settings
+from gateway.settings.plans import BillingInterval, LimitSettings, Price, TierSettings
 from gateway.settings.upstreams import Upstream
 from gateway.telemetry.exposition import render
 from gateway.telemetry.metrics import Metrics

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from gateway.settings.deployment import DeploymentError, deployment_of, valkey_socket
-from gateway.settings.model import Database, Keys, Redis, Route, Settings, TierSettings
+from gateway.settings.model import Database, Keys, Redis, Route, Settings
+from gateway.settings.plans import TierSettings
 from gateway.settings.upstreams import Upstream
 
 

@@ -12,7 +12,8 @@ from gateway.domain.limits import Limit, Remedy, Tier, Unit, WhenUnavailable, Wi
 from gateway.settings import data_files
 from gateway.settings.data_files import data_file
 from gateway.settings.load import SettingsError, load
-from gateway.settings.model import Keys, LimitSettings, Redis, Settings, TierSettings
+from gateway.settings.model import Keys, Redis, Settings
+from gateway.settings.plans import LimitSettings, TierSettings
 from gateway.settings.tiers import tier_of
 from gateway.settings.upstreams import Upstream
 

@@ -54,6 +54,25 @@ def read(directory: Path, *pairs: tuple[str, str]) -> Settings:
         (("\nroutes:", "\n  new: { url: sandbox, idle_s: 5 }\nroutes:"), "+ upstreams.new: url sandbox, idle_s 5", ""),
         (("default_tier", "redis: { url: 'redis://u:pw@h' }\ndefault_tier"), '~ redis.url: "" -> (a secret)', ""),
         (("default_tier", "listen: { port: 9 }\ndefault_tier"), "~ listen.port: 8080 -> 9", Reach.RESTART),
+        (
+            (
+                "default_tier",
+                "jwt: [{ issuer: 'https://a.test', audience: b, jwks_url: 'https://a.test/k' }]\ndefault_tier",
+            ),
+            "+ jwt.https://a.test: issuer https://a.test, audience b, jwks_url https://a.test/k",
+            Reach.WORKERS,
+        ),
+        (("default_tier", "guesses: { failures: 0 }\ndefault_tier"), "~ guesses.failures: 60 -> 0", Reach.WORKERS),
+        (
+            ("default_tier", "listen: { trusted_proxies: [10.0.0.0/8] }\ndefault_tier"),
+            "+ listen.trusted_proxies: [10.0.0.0/8]",
+            Reach.WORKERS,
+        ),
+        (
+            ("default_tier", "keys: { secret: sk-of-the-digests-of-a-test-that-is-long }\ndefault_tier"),
+            '~ keys.secret: "" -> (a secret)',
+            Reach.RESTART,
+        ),
         (("default_tier", "metering: { drain_s: 9 }\ndefault_tier"), "~ metering.drain_s: 300 -> 9", Reach.WORKERS),
     ],
 )

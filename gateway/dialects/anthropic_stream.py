@@ -13,6 +13,7 @@ from gateway.dialects.anthropic_usage import usage_of
 from gateway.dialects.json_body import UNREADABLE
 from gateway.dialects.kept_text import KeptText
 from gateway.dialects.sse import EVENT_ENDS, EventCutter, event_data, split_events
+from gateway.dialects.token_count import count
 from gateway.domain.usage import Usage
 
 
@@ -51,6 +52,11 @@ class AnthropicStream:
     def broken_off(self) -> bool:
         """Something was said, and neither the usage nor an error nor `message_stop` came after it."""
         return self._began and not self.finished and self.usage is None and not self.error_seen
+
+    @property
+    def answered(self) -> bool:
+        """The input was told, which is billed from then on, or some text came."""
+        return self.told is not None or self.usage is not None or self._text.text_bytes() > 0
 
     @property
     def mid_event(self) -> bool:
@@ -95,6 +101,11 @@ class AnthropicStream:
         ends.append(_told({"type": "message_stop"}))
         return b"".join(ends)
 
+    def close_array(self, element: bytes) -> bytes:
+        """It is no array."""
+        del element
+        return b""
+
     def _take(self, events: bytes) -> None:
         self._began = True
         if self.usage is None:
@@ -114,7 +125,8 @@ class AnthropicStream:
             self.told = usage_of(self._report)
         elif told.type == "message_delta":
             self._learn(told.usage)
-            self.usage = usage_of(self._report) if isinstance(told.usage, dict) else self.usage
+            if _tells_output(told.usage) or not self._text.text_bytes():
+                self.usage = usage_of(self._report) if isinstance(told.usage, dict) else self.usage
             if self.usage is not None:
                 self._text.drop()
         elif told.type == "message_stop":
@@ -125,6 +137,11 @@ class AnthropicStream:
     def _learn(self, report: Any) -> None:
         if isinstance(report, dict):
             self._report.update({name: value for name, value in report.items() if value is not None})
+
+
+def _tells_output(report: Any) -> bool:
+    """Whether a last report counts the text: one without output, or with 0, knows of the input alone."""
+    return isinstance(report, dict) and bool(count(report.get("output_tokens")) or report.get("iterations"))
 
 
 def _told(event: dict[str, Any]) -> bytes:

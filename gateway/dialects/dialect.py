@@ -73,6 +73,11 @@ class StreamReader(Protocol):
         ...
 
     @property
+    def answered(self) -> bool:
+        """Something of the answer was seen: usage, or what a model wrote, said or drew. Its announcement is nothing."""
+        ...
+
+    @property
     def mid_event(self) -> bool:
         """What was sent on so far ends inside an event: nothing of our own may be put there."""
         ...
@@ -98,6 +103,13 @@ class StreamReader(Protocol):
 
         The events that SDKs take for such an end, terminator included; `usage` is what is charged, told where the
         caller asked for it. Asked for only while not `mid_event`; nothing is fed after it.
+        """
+        ...
+
+    def close_array(self, element: bytes) -> bytes:
+        """Of a stream that is one JSON array: `element` behind its last one, and its end.
+
+        b"" inside an element, which has no valid end, and of any other stream.
         """
         ...
 

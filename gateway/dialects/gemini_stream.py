@@ -66,9 +66,16 @@ class GeminiStream:
         return self._seen and not self.finished and not self.error_seen
 
     @property
+    def answered(self) -> bool:
+        """A report or a candidate came."""
+        return self.told is not None or self._seen
+
+    @property
     def mid_event(self) -> bool:
-        """Half an event was sent on. Inside an array there is never room for anything else."""
-        return self._array is not None or (self._events is not None and bool(self._events.held))
+        """Half an event, or half an element of the array, was sent on."""
+        if self._array is not None:
+            return self._array.joint is None
+        return self._events is not None and bool(self._events.held)
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes as they arrived, and return the same."""
@@ -117,7 +124,14 @@ class GeminiStream:
         }
         like = {"modelVersion": self._last.modelVersion, "responseId": self._last.responseId}
         chunk = {"candidates": candidates, "usageMetadata": report, **{k: v for k, v in like.items() if v}}
+        if self._array is not None:
+            return self.close_array(msgspec.json.encode(chunk))
         return b"data: " + msgspec.json.encode(chunk) + b"\r\n\r\n"
+
+    def close_array(self, element: bytes) -> bytes:
+        """The element behind the last one, and the end of the array."""
+        joint = None if self._array is None else self._array.joint
+        return b"" if joint is None else joint + element + b"]"
 
     def _begin(self, data: bytes) -> None:
         first = data.lstrip()[:1]

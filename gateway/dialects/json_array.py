@@ -34,6 +34,19 @@ class ArrayCutter:
             self._held = [*self._held, data[start:]] if self._held_bytes <= MAX_ELEMENT_BYTES else []
         return b"".join(events)
 
+    @property
+    def joint(self) -> bytes | None:
+        """What has to stand before one more element: a comma, or nothing. None inside an element and after the end."""
+        if self._depth != 1 or self._in_string:
+            return None
+        since = b"".join(self._held).strip()
+        return {b"": b",", b",": b"", b"[": b""}.get(since)
+
+    def split(self, data: bytes) -> list[bytes]:
+        """`data`, cut behind each element; in place of `feed`, for who needs no elements."""
+        ends = self._ends(data)
+        return [data[start:end] for start, end in zip([0, *ends], [*ends, len(data)], strict=True) if start < end]
+
     def _ends(self, data: bytes) -> list[int]:
         """Where elements end: just past the brackets that close them."""
         ends, at = [], 0

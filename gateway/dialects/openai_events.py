@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.dialects.json_body import UNREADABLE
 from gateway.dialects.kept_text import KeptText
-from gateway.dialects.openai_delta_text import SAID, delta_texts
+from gateway.dialects.openai_delta_text import SAID, Deltas
 from gateway.dialects.openai_events_ending import incomplete_response, transcript_end
 from gateway.dialects.openai_usage import added, usage_of
 from gateway.dialects.sse import EVENT_ENDS, MAX_EVENT_BYTES, EventCutter, event_data, split_events
@@ -63,6 +63,7 @@ class EventStream:
     __slots__ = (
         "_begun",
         "_cutter",
+        "_deltas",
         "_ended",
         "_response",
         "_steps",
@@ -83,12 +84,18 @@ class EventStream:
         self._steps: dict[str | int, Usage] = {}
         self._response = b""
         self._cutter = EventCutter(LONGEST_EVENT_BYTES)
-        self._text = KeptText(delta_texts)
+        self._deltas = Deltas()
+        self._text = KeptText(self._deltas.read)
 
     @property
     def broken_off(self) -> bool:
         """Events came, and none of them was an end or an error."""
         return self._begun and not self.finished and not self.error_seen
+
+    @property
+    def answered(self) -> bool:
+        """Usage was told, or text, sound or a picture came."""
+        return self.usage is not None or self._text.text_bytes() > 0 or self._deltas.heard_or_drawn
 
     @property
     def mid_event(self) -> bool:
@@ -103,10 +110,13 @@ class EventStream:
         return data
 
     def end(self) -> bytes:
-        """The upstream is done; nothing was held back."""
+        """The upstream is done; nothing was held back. An end that tells no usage was not looked into until now."""
         rest = self._cutter.rest()
         if rest:
             self._take(rest)
+        if not self.finished and not self.error_seen and self.usage is None:
+            self._text.digest()
+            self.finished = self._deltas.latest_type in ENDS
         return b""
 
     def text(self) -> str:
@@ -126,6 +136,11 @@ class EventStream:
         if self._response:
             return incomplete_response(self._response, latest, said, usage)
         return transcript_end(said, usage) if b'"transcript.text.delta"' in latest else b""
+
+    def close_array(self, element: bytes) -> bytes:
+        """It is no array."""
+        del element
+        return b""
 
     def _take(self, events: bytes) -> None:
         self._begun = True
@@ -171,7 +186,7 @@ def usage_with_tools(report: Any, tool_report: Any) -> Usage | None:
 
 
 def _is_notable(events: bytes) -> bool:
-    """Whether these events may tell of usage, an error or the end. Ends tell their usage, if only as null, but one."""
+    """Whether these events may tell of usage, an error or the end. Most ends tell their usage, if only as null."""
     # `find`, not `in`: bytes take `in` for a number first, at twice the cost.
     return (
         events.find(b'"usage"') >= 0

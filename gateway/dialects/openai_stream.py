@@ -82,6 +82,11 @@ class OpenAIStream:
         return bool(self._choices.open)
 
     @property
+    def answered(self) -> bool:
+        """Usage was told, or some text."""
+        return self.usage is not None or self._text.text_bytes() > 0
+
+    @property
     def mid_event(self) -> bool:
         """Half an event was sent on. Never so with `strip_usage`, unless an event is longer than is held."""
         return not self._strip and bool(self._cutter.held)
@@ -123,6 +128,11 @@ class OpenAIStream:
         if self._strip:
             return self._comment(usage) + ending(events, choices, None)
         return ending(events, choices, usage)
+
+    def close_array(self, element: bytes) -> bytes:
+        """It is no array."""
+        del element
+        return b""
 
     def _all_finished(self) -> bool:
         self._text.digest()

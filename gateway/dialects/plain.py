@@ -40,6 +40,11 @@ class PlainStream:
         return False
 
     @property
+    def answered(self) -> bool:
+        """Always: what the answer is made of is not known."""
+        return True
+
+    @property
     def mid_event(self) -> bool:
         """Always: where this body has room for anything else is not known."""
         return True
@@ -64,6 +69,11 @@ class PlainStream:
     def stop(self, usage: Usage) -> bytes:
         """Nothing: only its upstream knows how this body ends."""
         del usage
+        return b""
+
+    def close_array(self, element: bytes) -> bytes:
+        """It is no array."""
+        del element
         return b""
 
 

@@ -102,7 +102,8 @@ class Relay:
             strip_usage=exchange.ask is not None and exchange.ask.strip_usage
         )
         allowance = self._extending.begin(exchange)
-        read = EventReads(answer, allowance.piece_bytes).read if allowance.piece_bytes else answer.read
+        array = exchange.ask is not None and exchange.ask.array_stream
+        read = EventReads(answer, allowance.piece_bytes, array=array).read if allowance.piece_bytes else answer.read
         record.streamed = True
         await self._send_head(exchange, answer.status, headers)
         fault = None
@@ -115,21 +116,21 @@ class Relay:
                     record.response_bytes += len(data)
                     if reader.finished and exchange.holding:
                         # A caller may leave, or ask again, as soon as it has read the terminator.
-                        await self.settle_stream(exchange, *_outcome_of_stream(answer.status, reader))
+                        await self._settle_ended(exchange, reader, _outcome_of_stream(answer.status, reader))
                     await send({"type": "http.response.body", "body": data, "more_body": True})
         except Fault as error:
             fault = error
         tail = reader.end()
-        outcome, requests = _outcome_of_stream(answer.status, reader)
+        outcome = _outcome_of_stream(answer.status, reader)
         if fault is None and reader.broken_off:
             fault = Fault(UPSTREAM_BROKEN, "the stream ended before its own end")
         if fault is not None and not reader.finished:
             record.fault, record.detail = fault.kind.code, fault.internal
             # In place of what the reader held back: the half of an event is of no use to a client.
-            tail = _told_in_stream(exchange, fault)
+            tail = _told_in_stream(exchange, reader, fault)
             outcome = Outcome.UPSTREAM_CUT
         if exchange.holding:
-            await self.settle_stream(exchange, outcome, requests)
+            await self._settle_ended(exchange, reader, outcome)
         elif reader.usage is not None:
             self._settling.settle_rest(exchange, reader.usage)
         record.response_bytes += len(tail)
@@ -144,6 +145,17 @@ class Relay:
         exchange.record.response_bytes += len(tail)
         exchange.over = True
         await exchange.send({"type": "http.response.body", "body": tail})
+
+    async def _settle_ended(self, exchange: Exchange, reader: StreamReader, outcome: Outcome) -> None:
+        """Settle a stream that its upstream ended, one way or another: one that failed before it answered is free."""
+        status = exchange.record.upstream_status
+        failed = outcome in {Outcome.UPSTREAM_ERROR, Outcome.UPSTREAM_CUT}
+        if reader.usage is None and status >= 400:
+            self._settling.settle(exchange, Usage(), CountedBy.ESTIMATE, outcome, outcome_of(status)[1])
+        elif failed and _is_unanswered(exchange, reader):
+            self._settling.give_back(exchange, outcome)
+        else:
+            await self.settle_stream(exchange, outcome, outcome_of(status)[1])
 
     async def settle_stream(self, exchange: Exchange, outcome: Outcome, requests: int) -> Usage:
         """Settle by what the reader saw: the usage that the upstream reported, else the text. What was charged."""
@@ -176,7 +188,10 @@ class Relay:
                 await exchange.send({"type": "http.response.body", "body": data, "more_body": True})
         except Fault as fault:
             record.fault, record.detail = fault.kind.code, fault.internal
-            self._settling.settle(exchange, usage, CountedBy.ESTIMATE, Outcome.UPSTREAM_CUT, requests)
+            if record.response_bytes == 0:
+                self._settling.give_back(exchange, Outcome.UPSTREAM_CUT)
+            else:
+                self._settling.settle(exchange, usage, CountedBy.ESTIMATE, Outcome.UPSTREAM_CUT, requests)
             return
         self._settling.settle(exchange, usage, CountedBy.ESTIMATE, outcome, requests)
         exchange.over = True
@@ -199,9 +214,16 @@ def outcome_of(status: int) -> tuple[Outcome, int]:
     return Outcome.CLIENT_ERROR, 1
 
 
-def _outcome_of_stream(status: int, reader: StreamReader) -> tuple[Outcome, int]:
-    outcome, requests = outcome_of(status)
-    return (Outcome.UPSTREAM_ERROR if reader.error_seen else outcome), requests
+def _outcome_of_stream(status: int, reader: StreamReader) -> Outcome:
+    return Outcome.UPSTREAM_ERROR if reader.error_seen and status < 400 else outcome_of(status)[0]
+
+
+def _is_unanswered(exchange: Exchange, reader: StreamReader) -> bool:
+    """Whether the upstream failed before anything of its answer came. What is written out of sight may still be."""
+    out_of_sight = exchange.ask is not None and exchange.ask.estimate_stands
+    if out_of_sight and exchange.record.chunks and not reader.error_seen:
+        return False
+    return not reader.answered
 
 
 def _is_stream(exchange: Exchange, status: int, kind: bytes) -> bool:
@@ -215,10 +237,10 @@ def _is_stream(exchange: Exchange, status: int, kind: bytes) -> bool:
     return array and status < 400
 
 
-def _told_in_stream(exchange: Exchange, fault: Fault) -> bytes:
-    """The fault as events; nothing inside an array, which no parser takes for whole where it just stops."""
+def _told_in_stream(exchange: Exchange, reader: StreamReader, fault: Fault) -> bytes:
+    """The fault as events, or as an array's last element; inside another nothing: no parser takes it for whole."""
     if exchange.ask is not None and exchange.ask.array_stream:
-        return b""
+        return reader.close_array(exchange.dialect.fault_body(fault, exchange.request_id))
     return exchange.dialect.stream_fault(fault, exchange.request_id)
 
 

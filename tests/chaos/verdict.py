@@ -153,5 +153,5 @@ def _sent(limit: Limit, story: Story | None, event: UsageEvent) -> int:
     if story is None or event.outcome in {Outcome.REAPED, Outcome.CLIENT_GONE, Outcome.FAULT}:
         return 0
     if limit.unit is Unit.REQUESTS:
-        return int(story.status == 200)
+        return int(story.status == 200 and not story.unanswered)
     return story.true_tokens if story.arrivals == 1 else 0

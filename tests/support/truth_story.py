@@ -69,9 +69,16 @@ class Story:
     whole: bool = False
 
     @property
+    def unanswered(self) -> bool:
+        """Whether the upstream failed before anything of its answer came: there is nothing to pay for."""
+        if self.ending in STATUSES or self.ending is Ending.SHUT:
+            return True
+        return self.ending is not Ending.WHOLE and (not self.streamed or self.sent == 0)
+
+    @property
     def true_tokens(self) -> int:
-        """What the answer cost by the upstream's own count; nothing where there was no answer to pay for."""
-        if self.ending in STATUSES or self.ending is Ending.SHUT or (self.ending is Ending.CUT and not self.streamed):
+        """What the answer cost by the upstream's own count."""
+        if self.unanswered:
             return 0
         return self.prompt_tokens + (self.tokens + self.hidden if self.told else self.sent)
 

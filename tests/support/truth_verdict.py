@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from gateway.domain.limits import Tier, Unit
 from gateway.domain.usage import CountedBy, Outcome, UsageEvent
 from gateway.domain.windows import bounds
-from tests.support.truth_story import STATUSES, Ending, Story
+from tests.support.truth_story import Ending, Story
 
 MOST_ESTIMATED = 2.5
 """Times the truth that an estimate may come to: the ratio's first deviation is half its mean, three are added."""
@@ -41,7 +41,7 @@ def _is_true(story: Story, event: UsageEvent) -> bool:
     used = (event.requests, event.input_tokens, event.output_tokens)
     if story.ending is Ending.REFUSED:
         return used == (1, 0, 0)
-    if story.ending in STATUSES or story.ending is Ending.SHUT or (story.ending is Ending.CUT and not story.streamed):
+    if story.unanswered:
         return used == (0, 0, 0)
     if event.counted_by is CountedBy.UPSTREAM:
         true = (1, story.prompt_tokens, story.tokens + story.hidden, story.cached, story.hidden)
@@ -73,7 +73,9 @@ def windows(tier: Tier, stories: Iterable[Story], events: Iterable[UsageEvent]) 
         for limit in tier.limits:
             start_s, _ = bounds(limit.window, event.admitted_ms // 1000, tier.time_zone)
             if limit.unit is Unit.REQUESTS:
-                spent[limit.name, start_s, "upstream"] += int(story is not None and story.status == 200)
+                spent[limit.name, start_s, "upstream"] += int(
+                    story is not None and story.status == 200 and not story.unanswered
+                )
                 spent[limit.name, start_s, "ledger"] += event.requests
             else:
                 spent[limit.name, start_s, "upstream"] += _true_tokens(story, event) if story is not None else 0

@@ -1,13 +1,15 @@
 """Nothing is over and nothing is lost: 500 answers at once over four worker processes, against an upstream that keeps
 its own count, with callers who leave and answers that break.
 
-The tree is started once; each seed has accounts of its own.
+The tree is started once for each database; each seed has accounts of its own.
 """  # noqa: D205
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -16,7 +18,7 @@ from gateway.domain.limits import Tier
 from gateway.settings.load import load
 from gateway.settings.tiers import tier_of
 from tests.support.truth_caller import Caller
-from tests.support.truth_gateway import Tollway
+from tests.support.truth_gateway import SETTINGS, Tollway
 from tests.support.truth_story import Story, draw
 from tests.support.truth_upstream import TrueUpstream, true_upstream
 from tests.support.truth_verdict import books, live, most_at_once, sums, windows
@@ -30,6 +32,12 @@ ROUNDS = {"wide": 2, "counted": 3, "metered": 5, "narrow": 6, "tight": 6}
 for while others are given back."""
 
 AT_ONCE = 500
+
+PATIENT = SETTINGS.replace("timeout_ms: 5000", "timeout_ms: 30000, local_share: 0")
+"""On a machine so busy that Redis answers late, nobody is admitted without it: windows are held to the token here."""
+
+WITHIN_S = 40
+"""For each of what has to happen; a machine with nothing else to do takes a second."""
 
 
 @dataclass(slots=True)
@@ -60,25 +68,60 @@ class Run:
         return story
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    """Started once for all seeds of this process."""
+@asynccontextmanager
+async def started(directory: Path, database_url: str = "") -> AsyncIterator[Stage]:
+    """The tree on a ledger, which is an SQLite file of its own where no other is named."""
     async with true_upstream() as upstream:
-        tollway = Tollway(tmp_path_factory.mktemp("truth"), upstream.port)
+        tollway = Tollway(directory, upstream.port, settings=PATIENT, database_url=database_url)
         settings = load(tollway.file, {})
         tiers = {name: tier_of(name, tier) for name, tier in settings.tiers.items()}
         with tollway:
             yield Stage(tollway, upstream, tiers)
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    """Started once for all seeds of this process."""
+    async with started(tmp_path_factory.mktemp("truth")) as stage:
+        yield stage
+
+
+@pytest.fixture(scope="module")
+def postgres_url(new_postgres: Callable[[str], str]) -> str:
+    """An empty ledger of PostgreSQL's."""
+    return new_postgres("ledger")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def on_postgres(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> AsyncIterator[Stage]:
+    """The same on PostgreSQL."""
+    async with started(tmp_path_factory.mktemp("truth"), postgres_url) as stage:
+        yield stage
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(150)
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("seed", range(20))
-async def test_nothing_is_over_and_nothing_is_lost(stage: Stage, seed: int) -> None:
+@pytest.mark.parametrize("seed", range(17))
+async def test_nothing_is_over_and_nothing_is_lost(on_sqlite: Stage, seed: int) -> None:
     """D1, A8, B9: at any concurrency over any number of workers, no window passes its limit by the upstream's own
     count, no more run at once than the tier allows, and the ledger holds one true event for each answer. Whoever pays
     for the upstream is hurt if the first breaks, whoever is billed if the second does.
     """  # noqa: D205
+    await hold(on_sqlite, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("seed", range(17, 20))
+async def test_nothing_is_over_and_nothing_is_lost_on_postgresql(on_postgres: Stage, seed: int) -> None:
+    """The same where every worker flushes, each its own partitions, side by side."""
+    await hold(on_postgres, seed)
+
+
+async def hold(stage: Stage, seed: int) -> None:
+    """Play a seed, and hold what came of it against what the upstream and the callers saw."""
     run = Run(random.Random(seed), seed, {tier: f"s{seed}-{tier}" for tier in CALLERS})
     run.keys = await stage.tollway.accounts({account: tier for tier, account in run.accounts.items()})
 
@@ -115,9 +158,9 @@ async def play(stage: Stage, run: Run) -> None:
         asked = [story for stories in run.stories.values() for story in stories]
         return len(asked) == len(callers) and all(story.arrivals or story.over for story in asked)
 
-    await until(decided, within_s=20)
+    await until(decided, within_s=WITHIN_S)
     stage.upstream.gate.set()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WITHIN_S):
         await asyncio.gather(*callers)
 
 
@@ -139,4 +182,4 @@ async def settled(stage: Stage) -> None:
     async def empty() -> bool:
         return not any((await stage.tollway.left_over()).values())
 
-    await until(empty, within_s=20)
+    await until(empty, within_s=WITHIN_S)

@@ -39,7 +39,8 @@ class Caller:
             self._link = None
 
     async def _ask(self, story: Story, gate: asyncio.Event) -> None:
-        if self._link is None:
+        # One that the gateway has let go since the last answer can't be written to.
+        if self._link is None or self._link[1].is_closing():
             self._link = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._link
         head = HEAD.format(key=self._key, name=story.name, length=len(story.body))

@@ -93,7 +93,7 @@ async def _play(story: Story, writer: asyncio.StreamWriter) -> bool:
     if story.ending in STATUSES:
         story.ended_s = time.perf_counter()
         status = STATUSES[story.ending]
-        writer.write(http(b'{"error": {"message": "no"}}', status=f"{status} No"))
+        _send(writer, http(b'{"error": {"message": "no"}}', status=f"{status} No"))
         return True
     return await (_stream(story, writer) if story.streamed else _whole(story, writer))
 
@@ -108,16 +108,16 @@ async def _whole(story: Story, writer: asyncio.StreamWriter) -> bool:
     story.sent = story.tokens
     story.ended_s = time.perf_counter()
     if story.ending is Ending.CUT:
-        writer.write(answer[: len(answer) // 2])
+        _send(writer, answer[: len(answer) // 2])
         return False
     story.told = story.reports_usage
-    writer.write(answer)
+    _send(writer, answer)
     return True
 
 
 async def _stream(story: Story, writer: asyncio.StreamWriter) -> bool:
     rng = random.Random(story.seed)
-    writer.write(STREAM_HEAD)
+    _send(writer, STREAM_HEAD)
     last = story.tokens if story.ending is Ending.WHOLE else story.breaks_at
     for _ in range(last):
         await _write(rng, writer, framed(chunk(TEXT)))
@@ -132,9 +132,9 @@ async def _stream(story: Story, writer: asyncio.StreamWriter) -> bool:
     story.ended_s = time.perf_counter()
     if story.ending is Ending.CUT:
         half = framed(chunk(TEXT))[: rng.randint(0, 60)]
-        writer.write(half)
+        _send(writer, half)
         return False
-    writer.write(framed(ERROR_EVENT) + framed(b""))
+    _send(writer, framed(ERROR_EVENT) + framed(b""))
     return True
 
 
@@ -143,12 +143,18 @@ async def _write(rng: random.Random, writer: asyncio.StreamWriter, data: bytes) 
     cut = rng.randint(1, len(data) - 1) if rng.random() < 0.4 else len(data)
     for piece in (data[:cut], data[cut:]):
         if piece:
-            writer.write(piece)
+            _send(writer, piece)
             await writer.drain()
-            pause_s = rng.choice(PAUSES_S)
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(rng.choice(PAUSES_S))
     if writer.is_closing():
         raise ConnectionResetError
+
+
+def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Write, unless the gateway has let go: uvloop raises RuntimeError for that, the other loop nothing."""
+    if writer.is_closing():
+        raise ConnectionResetError
+    writer.write(data)
 
 
 def _usage(story: Story) -> bytes:

@@ -24,21 +24,21 @@ async def call(
     here: Stage,
     rng: random.Random,
     account: str,
-    ends_s: float,
+    goes_on: Callable[[], bool],
     wrong: list[str],
     *,
     wanted: Callable[[Story], bool] = lambda _story: True,
     took: Callable[[Story, float], None] = lambda _story, _took_s: None,
     pause_s: Pause = _pause_s,
 ) -> None:
-    """One caller's requests, on one connection while it lasts, until `ends_s`; what no caller may see goes to `wrong`.
+    """One caller's requests while it `goes_on`, on one connection as long as may be; what nobody may see is `wrong`.
 
     Of the stories drawn, those that are `wanted` are asked; `took` is told how long each was, in seconds.
     """
     caller = Caller(here.links["gateway"].port, here.keys[account])
     stories = here.stories.setdefault(account, [])
     try:
-        while time.perf_counter() < ends_s:
+        while goes_on():
             story = draw(rng, account, f"{account}-{len(stories)}")
             if not wanted(story):
                 continue

@@ -44,9 +44,12 @@ async def _play(lasting_s: float, database: str, directory: Path) -> Outage:
     async with stage(directory, database, Path.cwd()) as here:
         ends_s = time.perf_counter() + BEFORE_S + lasting_s + AFTER_S
 
+        def goes_on() -> bool:
+            return time.perf_counter() < ends_s
+
         async def ask(name: str) -> None:
             rng, note = random.Random(name), partial(_note, seen)
-            await call(here, rng, name, ends_s, seen.wrong, wanted=_asked, took=note, pause_s=_pause_s)
+            await call(here, rng, name, goes_on, seen.wrong, wanted=_asked, took=note, pause_s=_pause_s)
 
         callers = [asyncio.create_task(ask(name)) for name in TIERS for _ in range(CALLERS)]
         await asyncio.sleep(BEFORE_S)

@@ -55,14 +55,18 @@ async def _play(seed: int, database: str, program_dir: Path, directory: Path, st
             here.clocks.before_the_minute(rng.uniform(0.5, TRAFFIC_S + 0.5))
         wrong: list[str] = []
         ends_s = time.perf_counter() + TRAFFIC_S
+
+        def goes_on() -> bool:
+            return time.perf_counter() < ends_s
+
         callers = [
-            asyncio.create_task(call(here, random.Random(rng.getrandbits(64)), account, ends_s, wrong))
+            asyncio.create_task(call(here, random.Random(rng.getrandbits(64)), account, goes_on, wrong))
             for account in TIERS
             for _ in range(CALLERS)
         ]
         await _strike(here, rng)
         await asyncio.gather(*callers)
-        wrong += await _rest(here)
+        wrong += await rest(here)
         judged = await verdict(here)
         status = await asyncio.to_thread(here.tree.stop)
         if status != 0:
@@ -100,7 +104,7 @@ async def _strike(here: Stage, rng: random.Random) -> None:
     await asyncio.gather(*[strike(fault, at_s, random.Random(rng.getrandbits(64))) for fault, at_s in planned])
 
 
-async def _rest(here: Stage) -> list[str]:
+async def rest(here: Stage) -> list[str]:
     """Wait until nothing is held, travels, or waits on a disk."""
     left: dict[str, int] = {}
     with suppress(TimeoutError):

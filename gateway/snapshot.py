@@ -14,6 +14,7 @@ import msgspec
 
 from gateway.dialects.dialect import Dialect, LimitFields
 from gateway.domain.accounts import ApiKey
+from gateway.domain.app_ids import AppIds
 from gateway.domain.decisions import Line
 from gateway.domain.entitlements import Entitled, Entitlements, Standing, entitlements
 from gateway.domain.faults import INVALID_PATH, METHOD_NOT_ALLOWED, UNKNOWN_ROUTE, Fault
@@ -174,9 +175,16 @@ def _picking(places: Sequence[int]) -> Callable[[tuple[int, ...]], tuple[int, ..
 
 
 class Snapshot:
-    """Routes and tiers of one reading of gateway.yaml."""
+    """Routes and tiers of one reading of gateway.yaml. `app_ids` is None where events hold no ids of the app's own."""
 
-    def __init__(self, routes: tuple[Route, ...], tiers: Mapping[str, Tier], rules: Rules = DEFAULT_RULES) -> None:
+    def __init__(
+        self,
+        routes: tuple[Route, ...],
+        tiers: Mapping[str, Tier],
+        rules: Rules = DEFAULT_RULES,
+        app_ids: AppIds | None = None,
+    ) -> None:
+        self.app_ids = app_ids
         self.plans = {name: Plan(tier) for name, tier in tiers.items()}
         self.tiers = tiers
         self.has_rules = any(route.models != ANY_MODEL for route in routes) or any(

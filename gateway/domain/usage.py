@@ -80,6 +80,7 @@ class UsageEvent(msgspec.Struct, frozen=True, gc=False, array_like=True):
     New fields go at the end, with a default: gateways of two versions may share a stream.
     Times are Unix milliseconds by the limiter's clock; `admitted_ms` decides which windows, hours and days the event
     belongs to. `requests` is what it counts against request limits: 1, or 0 where the request was given back.
+    `conversation_id` and `message_id` are the app's own words, "" where it said none.
     A correction (`correction`) has a request id of its own and may count below zero.
     """
 
@@ -105,6 +106,8 @@ class UsageEvent(msgspec.Struct, frozen=True, gc=False, array_like=True):
     estimated_tokens: int
     request_bytes: int
     response_bytes: int
+    conversation_id: str = ""
+    message_id: str = ""
 
 
 LATE = "/late"

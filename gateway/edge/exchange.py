@@ -54,8 +54,8 @@ class Exchange(msgspec.Struct, eq=False):
     `Departures` has met the request, `renewed_s` is when its lease last was (`time.perf_counter()`). `allowance`
     bounds a stream; `heard_chunks` of the upstream had been heard at `heard_s` (the loop's time), when `KeepAlive`
     last met it. `target` is where it went, None where the route has but one; `earlier` what attempts before the
-    last one reported that they used. `alias` is what the
-    caller called the model, where that was an alias.
+    last one reported that they used. `alias` is what the caller called the model, where that was an alias;
+    `conversation_id` and `message_id` are the app's own, where the settings ask for them.
     """
 
     scope: Scope
@@ -70,6 +70,8 @@ class Exchange(msgspec.Struct, eq=False):
     sweeps: int = 0
     ask: Ask | None = None
     alias: str = ""
+    conversation_id: str = ""
+    message_id: str = ""
     reader: StreamReader | None = None
     target: Target | None = None
     earlier: Usage | None = None

@@ -15,6 +15,7 @@ from gateway.domain.decisions import Refused
 from gateway.domain.faults import INTERNAL, Fault
 from gateway.domain.usage import Outcome, Usage
 from gateway.edge.admission import Admission
+from gateway.edge.app_ids import note_ids
 from gateway.edge.attempts import Attempts
 from gateway.edge.bandwidth import Bandwidth
 from gateway.edge.callers import Callers
@@ -91,6 +92,8 @@ class Proxy:
         token, caller = await self.callers.identify(exchange)
         body = await self._read(exchange, route)
         asked_path = path
+        if self.snapshot.app_ids is not None:
+            note_ids(self.snapshot.app_ids, exchange, body)
         if self.snapshot.has_rules:
             path, body = rule(self.snapshot, self.ratios, exchange, route, caller, path, body)
         estimate = self._estimate(exchange, route, path, body)

@@ -13,7 +13,7 @@ from gateway.edge.retiring import Retiring
 from gateway.settings import upstreams as asked
 from gateway.settings.model import Route as RouteSettings
 from gateway.settings.model import Settings
-from gateway.settings.tiers import gate_of, models_of, rules_of, tiers_of
+from gateway.settings.tiers import app_ids_of, gate_of, models_of, rules_of, tiers_of
 from gateway.snapshot import Route, Snapshot
 from gateway.upstream.choice import Choice, Member, Upstream
 from gateway.upstream.health_check import run_checks
@@ -94,6 +94,7 @@ class Routing:
             ),
             tiers,
             rules_of(settings),
+            app_ids_of(settings.metering.app_ids),
         )
 
     def _choice(self, route: RouteSettings, settings: Settings, upstreams: dict[str, Upstream]) -> Choice | None:

@@ -152,6 +152,8 @@ def usage_event(
         record.estimated_tokens,
         record.request_bytes,
         record.response_bytes,
+        exchange.conversation_id,
+        exchange.message_id,
     )
 
 

@@ -15,6 +15,7 @@ from gateway.domain.faults import CLIENT_GONE, INVALID_HEADER, UPSTREAM_DENIED, 
 from gateway.domain.limits import OnExhausted
 from gateway.domain.usage import CountedBy, Outcome, Usage
 from gateway.edge.admission import Admission
+from gateway.edge.app_ids import note_ids
 from gateway.edge.bandwidth import Bandwidth
 from gateway.edge.callers import Callers
 from gateway.edge.exchange import Exchange
@@ -53,6 +54,8 @@ class WebSockets:
         if not takes_websockets(route) or (route.reads_body and not metered):
             raise Fault(INVALID_HEADER, public="This route takes no WebSocket.")
         exchange.watched = True
+        if snapshot.app_ids is not None:
+            note_ids(snapshot.app_ids, exchange, None)
         token, caller = await self.callers.identify(exchange)
         record, query = exchange.record, exchange.scope["query_string"]
         record.model = model_in(query)

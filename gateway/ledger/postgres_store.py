@@ -177,6 +177,8 @@ def _texts(event: UsageEvent) -> tuple[str, ...]:
         event.endpoint,
         event.model,
         event.upstream,
+        event.conversation_id,
+        event.message_id,
     )
 
 

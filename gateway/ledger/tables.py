@@ -121,6 +121,8 @@ events = Table(
     _count("estimated_tokens"),
     _count("request_bytes"),
     _count("response_bytes"),
+    _text("conversation_id"),
+    _text("message_id"),
     Index(None, "account_id", "admitted_ms"),
     sqlite_strict=True,
 )

@@ -21,6 +21,9 @@ _ENCODINGS = ("o200k_base", "cl100k_base", "o200k_harmony", "p50k_base", "p50k_e
 _SECRET_CHARACTERS = 32
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _LONGEST_WORD = 64
+_CREDENTIAL_HEADERS = frozenset(
+    {"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie"}
+)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -221,6 +224,11 @@ def time_zone(text: str) -> str:
 def encoding(text: str) -> str:
     """A vocabulary that tiktoken knows."""
     return "" if text in _ENCODINGS else "is not an encoding" + did_you_mean(text, _ENCODINGS)
+
+
+def id_header(text: str) -> str:
+    """Nothing, or a header whose values may be written down."""
+    return "carries credentials; name a header that holds an id" if text in _CREDENTIAL_HEADERS else ""
 
 
 def _split(text: str) -> SplitResult | None:

@@ -12,6 +12,7 @@ from msgspec import Meta, field
 from gateway.domain.limits import MAXIMUM
 from gateway.settings import checks
 from gateway.settings.callers import GuessesSettings, Jwt
+from gateway.settings.metering import Metering
 from gateway.settings.plans import Subscriptions, TierSettings
 from gateway.settings.section import Name, Seconds, Section
 from gateway.settings.stripe import Stripe
@@ -158,39 +159,6 @@ class Log(Section, frozen=True, kw_only=True):
         Literal["debug", "info", "warning", "error"], Meta(description="The least severe line that is written.")
     ] = "info"
     requests: Annotated[bool, Meta(description="One line for each request.")] = True
-
-
-class Metering(Section, frozen=True, kw_only=True):
-    """How usage is counted and written down."""
-
-    encoding: Annotated[
-        str,
-        Meta(
-            description="tiktoken vocabulary for answers whose usage the upstream did not report.",
-            extra={"check": checks.encoding},
-        ),
-    ] = "o200k_base"
-    tokenizer_dir: Annotated[str, Meta(description="Where that vocabulary lies; empty: data_dir/tokenizer.")] = ""
-    max_buffered_answer_mb: Annotated[
-        int, Meta(ge=1, le=1024, description="Largest whole answer that is read for its usage, MiB.")
-    ] = 8
-    flush_interval_ms: Annotated[
-        int, Meta(ge=10, le=60_000, description="How often settled usage moves from Redis to the ledger.")
-    ] = 200
-    max_backlog_events: Annotated[
-        int, Meta(ge=1, le=1_000_000_000, description="Events that may wait for the ledger; then new requests get 503.")
-    ] = 1_000_000
-    hold_lease_s: Annotated[
-        int, Meta(ge=5, le=3600, description="How long a dead gateway's reservations are held.")
-    ] = 60
-    extend_slice_tokens: Annotated[
-        int, Meta(ge=16, le=1_000_000, description="Held at a time for a stream that runs past its estimate.")
-    ] = 256
-    max_drains: Annotated[
-        int,
-        Meta(ge=1, le=65_536, description="Answers that a worker reads on for clients who left; more are let go."),
-    ] = 64
-    drain_s: Annotated[Seconds, Meta(description="How long such an answer is read on.")] = 300
 
 
 class Route(Section, frozen=True, kw_only=True):

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from zoneinfo import ZoneInfo
 
+from gateway.domain.app_ids import AppIds
 from gateway.domain.entitlements import usual_remedy
 from gateway.domain.gates import Gate
 from gateway.domain.limits import Limit, Remedy, Tier, Unit, WhenUnavailable, Window
 from gateway.domain.models import ANY_MODEL, Caps, ModelRules
 from gateway.domain.schedules import Schedule
 from gateway.domain.subscriptions import DEFAULT_ACCESS, Rules
+from gateway.settings.metering import AppIdSettings
 from gateway.settings.model import Route, Settings
 from gateway.settings.plans import LimitSettings, ScheduleSettings, TierSettings
 from gateway.settings.upstreams import ModelSettings
@@ -49,6 +51,12 @@ def rules_of(settings: Settings) -> Rules:
     """What each status of a subscription gives."""
     asked = settings.subscriptions
     return Rules({**DEFAULT_ACCESS, **asked.statuses}, asked.grace_days * 86_400, asked.fallback_tier)
+
+
+def app_ids_of(asked: AppIdSettings) -> AppIds | None:
+    """Where apps name their conversations; None where nowhere."""
+    places = AppIds(asked.conversation_header.encode(), asked.message_header.encode(), asked.metadata)
+    return None if places == AppIds() else places
 
 
 def models_of(settings: ModelSettings | None) -> ModelRules:

@@ -26,7 +26,8 @@ from gateway.metering.flusher import Flusher
 from gateway.quota.keys import Keyspace
 from gateway.quota.redis_links import Link, link_of
 from gateway.quota.usage_stream import RedisUsageStream
-from gateway.settings.model import Metering, Redis
+from gateway.settings.metering import Metering
+from gateway.settings.model import Redis
 from tests.support.ledgers import an_event, packed, rows_of, url_of
 from tests.support.postgres import PostgresServer
 from tests.support.valkey import ValkeyServer

@@ -37,6 +37,8 @@ async def test_tells_what_a_request_of_ones_own_used(ledger: Ledger) -> None:
         "estimated_tokens": 500,
         "request_bytes": 100,
         "response_bytes": 2000,
+        "conversation_id": "",
+        "message_id": "",
         "tokens": 30,
     }
 

@@ -246,8 +246,8 @@ async def test_fields_of_a_newer_gateway_are_no_poison(
 ) -> None:
     """Gateways of two versions share a stream during an upgrade: an event with more fields still counts."""
     payload = packed(an_event("r1"))
-    assert payload[:3] == b"\xdc\x00\x16", "an array of 22"
-    await put(link, [b"\xdc\x00\x17" + payload[3:] + b"\x2a"])
+    assert payload[:3] == b"\xdc\x00\x18", "an array of 24"
+    await put(link, [b"\xdc\x00\x19" + payload[3:] + b"\x2a"])
 
     assert await flusher(stream, ledger).drain(5) == 0
 

@@ -125,7 +125,7 @@ def _kept(
 ) -> dict[str, list[tuple[Any, ...]]]:
     """Of the tables that stood before, the rows without the columns that came since, which are empty."""
     widths = {name: len(rows[0]) for name, rows in before.items()}
-    assert all(value is None for name, width in widths.items() for row in after[name] for value in row[width:])
+    assert all(value in {None, ""} for name, width in widths.items() for row in after[name] for value in row[width:])
     return {name: [row[:width] for row in after[name]] for name, width in widths.items()}
 
 

@@ -33,6 +33,8 @@ def _row(tier: TierTold) -> tuple[str, ...]:
     limits = [f"{limit.maximum:,} {limit.name}" for limit in tier.limits]
     said = [f"{name} {value:g}" for name, value in tier.numbers.items()]
     said += [f"{name} {'yes' if value else 'no'}" for name, value in tier.features.items()]
+    said += [] if tier.bandwidth_mbit_s is None else [f"{tier.bandwidth_mbit_s:g} Mbit/s"]
+    said += [f"{name} at {', '.join(one.at)}" for name, one in tier.schedules.items()]
     return (
         f"{tier.name} (default)" if tier.is_default else tier.name,
         ", ".join(limits) or "unbounded",

@@ -18,7 +18,7 @@ from gateway.domain.faults import Fault
 from gateway.domain.limits import Limit, Tier, Window
 from gateway.domain.usage import Usage, UsageEvent, amount
 from gateway.domain.windows import bounds, span
-from gateway.ledger.usage import Totals
+from gateway.ledger.usage import HOUR_S, HourUsage, Totals
 from gateway.quota.resp import RedisError
 
 FLUSH_PATIENCE_S = 3.0
@@ -72,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("account", metavar="ACCOUNT")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--events", type=int, metavar="N", help="the latest N requests instead")
+    parser.add_argument("--hours", type=int, metavar="N", help="the last N hours by endpoint and model instead")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -87,6 +88,9 @@ async def _run(args: argparse.Namespace) -> None:
             await connections.ledger.account(args.account)
             events = await connections.ledger.recent_events(args.account, max(0, args.events))
             print(msgspec.json.encode(_named(events)).decode() if args.json else _events_table(events))
+        elif args.hours is not None:
+            hours = await _hours(connections, args.account, args.hours)
+            print(msgspec.json.encode(hours).decode() if args.json else _hours_table(hours))
         else:
             report = await _report(connections, live, args.account, backlog)
             print(msgspec.json.encode(report).decode() if args.json else _text(report))
@@ -160,6 +164,12 @@ async def _period(connections: Connections, account_id: str, tier: Tier, window:
     )
 
 
+async def _hours(connections: Connections, account_id: str, hours: int) -> list[HourUsage]:
+    await connections.ledger.account(account_id)
+    next_s = (int(time.time()) // HOUR_S + 1) * HOUR_S
+    return await connections.ledger.usage_by_hour(account_id, next_s - max(0, hours) * HOUR_S, next_s)
+
+
 def _text(report: Report) -> str:
     state = ", suspended" if report.suspended else ""
     bound = "unbounded" if report.concurrency is None else f"at most {report.concurrency:,}"
@@ -181,6 +191,24 @@ def _text(report: Report) -> str:
             table((f"IN {report.time_zone}", *_COLUMNS), periods),
         ]
     )
+
+
+def _hours_table(hours: list[HourUsage]) -> str:
+    rows = [
+        (
+            _moment(one.hour_s),
+            one.endpoint,
+            one.model or "-",
+            one.totals.requests,
+            one.totals.input_tokens,
+            one.totals.output_tokens,
+            one.totals.cached_tokens,
+            one.totals.reasoning_tokens,
+            one.totals.tokens,
+        )
+        for one in hours
+    ]
+    return table(("HOUR", "ENDPOINT", "MODEL", *_COLUMNS), rows)
 
 
 def _events_table(events: list[UsageEvent]) -> str:

@@ -146,8 +146,16 @@ class PriceTold(Told, frozen=True):
     stripe_price: str
 
 
+class ScheduleTold(Told, frozen=True):
+    """Times of day in UTC, each open for so long; `on_request` at any other time too."""
+
+    at: list[str]
+    open_minutes: int
+    on_request: bool
+
+
 class TierTold(Told, frozen=True):
-    """A tier as it is in force: with the defaults of what the file leaves out."""
+    """A tier as it is in force: with the defaults of what the file leaves out. A bandwidth of null is unbounded."""
 
     name: str
     is_default: bool
@@ -160,6 +168,8 @@ class TierTold(Told, frozen=True):
     numbers: dict[str, float]
     features: dict[str, bool]
     prices: list[PriceTold]
+    bandwidth_mbit_s: float | None
+    schedules: dict[str, ScheduleTold]
 
 
 class TierList(Told, frozen=True):

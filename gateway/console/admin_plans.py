@@ -10,6 +10,7 @@ from gateway.console.admin_answers import (
     AddonTold,
     LimitTold,
     PriceTold,
+    ScheduleTold,
     SubscriptionPage,
     SubscriptionTold,
     TierList,
@@ -244,4 +245,9 @@ def _told_tier(tier: Tier, settings: TierSettings, default_tier: str) -> TierTol
         numbers=dict(tier.numbers),
         features=dict(tier.features),
         prices=list(prices.values()),
+        bandwidth_mbit_s=settings.bandwidth_mbit_s,
+        schedules={
+            name: ScheduleTold(at=list(one.at), open_minutes=one.open_minutes, on_request=one.on_request)
+            for name, one in settings.schedules.items()
+        },
     )

@@ -28,8 +28,8 @@ from gateway.domain.usage import UsageEvent
 from gateway.domain.windows import FOREVER_S, bounds
 from gateway.ledger.usage import Totals
 
-_DAY_S = 86_400
-_MOST_DAYS = 400
+_HOUR_S, _DAY_S = 3_600, 86_400
+_MOST_HOURS, _MOST_DAYS = 1_000, 400
 _PENDING_RETRY_S = "1"
 
 
@@ -40,11 +40,13 @@ class UsagePages:
         self._services = services
 
     async def own_usage(self, request: Request) -> Response:
-        """`GET usage`: limits, totals and what was bought; with `days=N` also the last N days (UTC) with usage; with
-        `shape=legacy` the billing period alone, under the names of older systems.
+        """`GET usage`: limits, totals and what was bought; with `days=N` also the last N days (UTC) with usage, with
+        `hours=N` the last N hours by endpoint and model; with `shape=legacy` the billing period alone, under the names
+        of older systems.
         """  # noqa: D205
-        asked = parameters(request, "days", "shape")
-        days, legacy = _number(asked, "days", 0, _MOST_DAYS), _legacy(asked)
+        asked = parameters(request, "days", "hours", "shape")
+        days, hours = _number(asked, "days", 0, _MOST_DAYS), _number(asked, "hours", 0, _MOST_HOURS)
+        legacy = _legacy(asked)
         caller, live = await self.caller(request)
         now_s, ledger = self._services.now_ms() // 1000, self._services.ledger
         entitled, tier = self.entitled(await ledger.standing(caller.account_id), now_s)
@@ -65,6 +67,8 @@ class UsagePages:
         }
         if days:
             body["days"] = await self._by_day(caller, now_s, days)
+        if hours:
+            body["hours"] = await self._by_hour(caller, now_s, hours)
         return answer(request, legacy_body(body) if legacy else body)
 
     async def history(self, request: Request) -> Response:
@@ -183,6 +187,14 @@ class UsagePages:
         tomorrow_s = now_s - now_s % _DAY_S + _DAY_S
         found = await self._services.ledger.usage_by_day(caller.account_id, tomorrow_s - days * _DAY_S, tomorrow_s)
         return [{"date": moment(day.day_s * 1000)[:10], **_counts(day.totals)} for day in found]
+
+    async def _by_hour(self, caller: Caller, now_s: int, hours: int) -> list[dict[str, Any]]:
+        next_s = now_s - now_s % _HOUR_S + _HOUR_S
+        found = await self._services.ledger.usage_by_hour(caller.account_id, next_s - hours * _HOUR_S, next_s)
+        return [
+            {"hour": second(one.hour_s), "endpoint": one.endpoint, "model": one.model or None, **_counts(one.totals)}
+            for one in found
+        ]
 
 
 def _number(asked: Mapping[str, str], name: str, default: int, most: int) -> int:

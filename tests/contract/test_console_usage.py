@@ -203,6 +203,7 @@ async def test_without_a_good_key_there_is_no_usage(ledger: Ledger, headers: dic
         ("dais=3", ("dais", "days")),
         ("days=0", ("from 1 to 400",)),
         ("days=401", ("from 1 to 400",)),
+        ("hours=1001", ("from 1 to 1000",)),
         ("days=²", ("from 1 to 400",)),
         ("days=", ("from 1 to 400",)),
         ("days=1&days=2", ("twice",)),

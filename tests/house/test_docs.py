@@ -10,7 +10,9 @@ from gateway.domain import faults
 from gateway.domain.faults import FaultKind
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "config").rglob("*.md")]
+)
 PLACE = re.compile(r"`((?:gateway|lua|config|docs|tests)/[\w./-]*\.\w+)(?::([A-Za-z_][\w.]*))?`")
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)(#[^)]*)?\)")
 REQUEST_PATH = ROOT / "docs" / "request-path.md"

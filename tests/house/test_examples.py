@@ -39,7 +39,7 @@ def test_every_example_is_served_by_a_journey() -> None:
     """There are three, each is told of in the README with its command, and its tests serve it by its name."""
     assert [file.stem for file in FILES] == ["chat-tokens", "snapshot-api", "subscriptions"]
     for file in FILES:
-        assert f"tollway --file config/examples/{file.name} serve" in README
+        assert f"tollway serve --file config/examples/{file.name}" in README
         assert f'Example("{file.stem}"' in journey(file).read_text(encoding="utf-8")
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from tests.support.examples import Example, Person, in_thread
-from tests.support.ledgers import rows_of
 from tests.support.odd_peer import Peer, Visit, odd_peer
 from tests.support.openai_wire import http
 from tests.support.serving import until
@@ -277,12 +276,14 @@ def test_usage_is_kept_by_hour_account_and_endpoint(here: Example) -> None:
             assert person.ask("GET", path).status_code == 200
         assert person.ask("POST", "/snapshots").status_code == 200
         until(lambda: person.usage()["today"]["requests"] == 5)
-        kept = rows_of(
-            f"sqlite:///{here.data_dir / 'ledger.db'}",
-            "SELECT endpoint, hour_s, sum(requests) FROM usage_hourly"
-            f" WHERE account_id = '{person.account}' GROUP BY endpoint, hour_s ORDER BY endpoint",
-        )
-        assert kept == [("/snapshots/{id}", hour_s, 3), ("/status", hour_s, 1), ("take-snapshot", hour_s, 1)]
+        counts = [("/snapshots/{id}", 3), ("/status", 1), ("take-snapshot", 1)]
+        kept = person.usage("?hours=2")["hours"]
+        assert [(one["hour"], one["endpoint"], one["requests"]) for one in kept] == [
+            (moment(hour_s), *count) for count in counts
+        ]
+        printed = json.loads(here.tollway(f"usage {person.account} --hours 2 --json"))
+        assert [(one["endpoint"], one["totals"]["requests"]) for one in printed] == counts
+        assert "/snapshots/{id}" in here.tollway(f"usage {person.account} --hours 2")
 
     in_one_hour(story)
     counts = [one["requests"] for one in _stats(here)["endpoints"]]
@@ -330,8 +331,11 @@ def test_an_operator_sees_what_tier_an_account_is_on_and_why(here: Example) -> N
     assert f"tier premium, as its subscription is cancelled, until {moment(over_s)}: end of what is paid" in why
     assert "A request now: 200 admitted" in why
     until(lambda: " 1 " in here.tollway(f"usage {person.account}").partition("requests/hour")[2].partition("\n")[0])
-    tiers = {one["name"]: one["limits"][0]["maximum"] for one in json.loads(here.tollway("tiers --json"))["items"]}
-    assert tiers == TIERS
+    tiers = {one["name"]: one for one in json.loads(here.tollway("tiers --json"))["items"]}
+    assert {name: one["limits"][0]["maximum"] for name, one in tiers.items()} == TIERS
+    assert {name: one["schedules"]["snapshots"]["at"] for name, one in tiers.items()} == SCHEDULES
+    assert [one["bandwidth_mbit_s"] for one in tiers.values()] == [50, 250, 500]
+    assert "250 Mbit/s, snapshots at 00:00, 12:00" in here.tollway("tiers")
 
 
 def test_statistics_tell_of_subscriptions_and_churn(here: Example) -> None:

@@ -33,19 +33,19 @@ _Made = TypeVar("_Made")
 
 
 class Example(Serving):
-    """An example that is served, with what listens on `upstream_port` behind it."""
+    """An example that is served, with what listens on `upstream_port` behind it; None: what the file names."""
 
-    def __init__(self, name: str, directory: Path, upstream_port: int) -> None:
+    def __init__(self, name: str, directory: Path, upstream_port: int | None) -> None:
         super().__init__(directory, "--port", "0")
         self._file = EXAMPLES / f"{name}.yaml"
-        upstream = f"http://127.0.0.1:{upstream_port}"
+        upstream = "" if upstream_port is None else f"http://127.0.0.1:{upstream_port}"
         self.ending = "See what it used:"
         self.environment = dict.fromkeys(variables(self._file.read_text(encoding="utf-8")), "") | {
             "TOLLWAY_DATA_DIR": str(self.data_dir),
             "TOLLWAY_ADMIN_TOKEN": _ADMIN_TOKEN,
             "UPSTREAM_URL": upstream,
             "SNAPSHOT_API_URL": upstream,
-            "OPENAI_API_KEY": "upstream-secret",
+            "OPENAI_API_KEY": "upstream-secret" if upstream else "",
             "STRIPE_WEBHOOK_SECRET": SECRET,
         }
         self._numbers = itertools.count(1)

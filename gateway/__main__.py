@@ -25,7 +25,7 @@ COMMANDS = {
     "overrides": "show, set and clear what is set for one account by hand",
     "addons": "list and add add-ons",
     "audit": "show who did what to which account",
-    "stats": "show subscriptions by tier, churn, refusals, endpoints and top accounts",
+    "stats": "show subscriptions and requests by tier, churn, refusals, top accounts",
     "import": "import accounts from another system's CSV or JSON",
     "usage": "show what an account used of its limits",
     "stripe": "compare with Stripe, list what is wrong, link customers",

@@ -5,9 +5,8 @@ remembers that it refused a key.
 """
 
 import argparse
-import asyncio
 
-from gateway.cli.desk import as_json, at_desk, typed
+from gateway.cli.desk import as_json, typed, work_at_desk
 from gateway.cli.explained import described
 from gateway.cli.moment import shown
 from gateway.cli.operator import operator
@@ -50,22 +49,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    return asyncio.run(_run(args))
+    return work_at_desk(args, _do)
 
 
-async def _run(args: argparse.Namespace) -> int:
-    async with at_desk(args.file) as desk:
-        if args.verb == "verify":
-            return await verify(desk)
-        if args.verb == "list":
-            await _list(desk)
-        elif args.verb == "backfill":
-            await backfill(desk, dry_run=args.dry_run)
-        elif args.verb == "explain":
-            told = await explain(desk, args.account)
-            print(as_json(told) if args.json else described(told))
-        else:
-            print(_described(await _account(desk, args)))
+async def _do(desk: Desk, args: argparse.Namespace) -> int:
+    if args.verb == "verify":
+        return await verify(desk)
+    if args.verb == "list":
+        await _list(desk)
+    elif args.verb == "backfill":
+        await backfill(desk, dry_run=args.dry_run)
+    elif args.verb == "explain":
+        told = await explain(desk, args.account)
+        print(as_json(told) if args.json else described(told))
+    else:
+        print(_described(await _account(desk, args)))
     return 0
 
 

@@ -1,10 +1,9 @@
 """List and add add-ons: more of a limit, for a span of time or for good. What is taken back is an amount below 0."""
 
 import argparse
-import asyncio
 from collections.abc import Sequence
 
-from gateway.cli.desk import at_desk, typed
+from gateway.cli.desk import typed, work_at_desk
 from gateway.cli.moment import read, shown
 from gateway.cli.operator import operator
 from gateway.cli.table import table
@@ -12,6 +11,7 @@ from gateway.cli.verbs import add_verb
 from gateway.console import admin_plans
 from gateway.console.admin_answers import AddonTold
 from gateway.console.admin_bodies import NewAddon
+from gateway.console.admin_desk import Desk
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,26 +31,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    asyncio.run(_run(args))
-    return 0
+    return work_at_desk(args, _list if args.verb == "list" else _add)
 
 
-async def _run(args: argparse.Namespace) -> None:
-    async with at_desk(args.file) as desk:
-        if args.verb == "list":
-            print(_listed((await admin_plans.list_addons(desk, args.account)).items))
-            return
-        asked = typed(
-            NewAddon,
-            unit=args.unit,
-            amount=args.amount,
-            id=args.id,
-            window=args.window,
-            begins_at=read(args.begins_at),
-            ends_at=read(args.ends_at),
-            note=args.note,
-        )
-        print(_listed([await admin_plans.add_addon(desk, args.account, asked, operator())]))
+async def _list(desk: Desk, args: argparse.Namespace) -> None:
+    print(_listed((await admin_plans.list_addons(desk, args.account)).items))
+
+
+async def _add(desk: Desk, args: argparse.Namespace) -> None:
+    asked = typed(
+        NewAddon,
+        unit=args.unit,
+        amount=args.amount,
+        id=args.id,
+        window=args.window,
+        begins_at=read(args.begins_at),
+        ends_at=read(args.ends_at),
+        note=args.note,
+    )
+    told = await admin_plans.add_addon(desk, args.account, asked, operator())
+    if not told.added:
+        print(f"{told.id} was there already, as below; nothing is added")
+    print(_listed([told]))
 
 
 def _listed(found: Sequence[AddonTold]) -> str:

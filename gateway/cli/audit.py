@@ -1,17 +1,17 @@
 """Tell who did what to which account, newest first."""
 
 import argparse
-import asyncio
 
 import msgspec
 
-from gateway.cli.desk import as_json, at_desk, typed
+from gateway.cli.desk import as_json, typed, work_at_desk
 from gateway.cli.moment import shown
 from gateway.cli.table import table
 from gateway.cli.verbs import add_file, add_json
 from gateway.console.admin_accounts import audit
 from gateway.console.admin_answers import AuditTold
 from gateway.console.admin_bodies import AuditQuery
+from gateway.console.admin_desk import Desk
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,13 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print it; the exit status."""
-    asyncio.run(_run(args))
-    return 0
+    return work_at_desk(args, _tell)
 
 
-async def _run(args: argparse.Namespace) -> None:
-    async with at_desk(args.file) as desk:
-        told = await audit(desk, typed(AuditQuery, account=args.account, before=args.before, limit=args.limit))
+async def _tell(desk: Desk, args: argparse.Namespace) -> None:
+    told = await audit(desk, typed(AuditQuery, account=args.account, before=args.before, limit=args.limit))
     rows = [
         (str(one.id), shown(one.at), one.who, one.source, one.action, one.account, _change(one)) for one in told.items
     ]

@@ -22,16 +22,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what the file says in short and return 0, or all its mistakes on standard error and return 2."""
-    try:
-        settings = load(args.file, os.environ)
-        old = load(args.diff, os.environ) if args.diff else None
-    except SettingsError as error:
-        count = len(error.mistakes)
-        print(error, file=sys.stderr)
-        print(f"{count} mistake{'s' if count > 1 else ''}", file=sys.stderr)
+    files = [args.file, args.diff] if args.diff else [args.file]
+    readings = [_read(file) for file in files]
+    sound = [one for one in readings if isinstance(one, Settings)]
+    if len(sound) < len(files):
+        mistakes = [one for one in readings if isinstance(one, SettingsError)]
+        count = sum(len(one.mistakes) for one in mistakes)
+        compared = "; the difference is told once there are none" if args.diff else ""
+        print(*mistakes, f"{count} mistake{'s' if count > 1 else ''}{compared}", sep="\n", file=sys.stderr)
         return _MISTAKEN
-    print(f"{args.file}: fine\n{summary(settings) if old is None else difference(old, settings)}")
+    settings, *old = sound
+    print(f"{args.file}: fine\n{difference(old[0], settings) if old else summary(settings)}")
     return 0
+
+
+def _read(file: Path) -> Settings | SettingsError:
+    try:
+        return load(file, os.environ)
+    except SettingsError as error:
+        return error
 
 
 def difference(old: Settings, new: Settings) -> str:

@@ -1,7 +1,9 @@
 """The desk of `gateway/console/admin_desk.py`, as the commands on accounts and plans use it."""
 
+import argparse
+import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +24,16 @@ async def at_desk(file: Path) -> AsyncIterator[Desk]:
     """A desk as the settings in `file` say, the ledger migrated. Raises BadInput and Fault."""
     async with connected(file) as connections:
         yield desk_of(connections)
+
+
+def work_at_desk(args: argparse.Namespace, work: Callable[[Desk, argparse.Namespace], Awaitable[int | None]]) -> int:
+    """Do a command's work as its arguments say; the exit status, 0 unless `work` tells another."""
+
+    async def done() -> int:
+        async with at_desk(args.file) as desk:
+            return await work(desk, args) or 0
+
+    return asyncio.run(done())
 
 
 def desk_of(connections: Connections) -> Desk:

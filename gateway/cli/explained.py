@@ -47,7 +47,7 @@ def _limit(limit: LimitExplained) -> tuple[str | int, ...]:
 
 def _running(told: Explanation) -> str:
     bound = "unbounded" if told.concurrency is None else f"at most {told.concurrency:,}"
-    running = "unknown" if told.running is None else f"{told.running:,}"
+    running = "unknown, as Redis does not answer" if told.running is None else f"{told.running:,}"
     return f"requests under way: {running}, {bound}; counts are the {told.counted_by}'s"
 
 

@@ -71,7 +71,8 @@ class _Import:
         self._batch: dict[str, tuple[int, Arrival]] = {}
         self._unknown: set[str] = set()
         self._moved: list[str] = []
-        self._counts = dict.fromkeys(("records", "made", "changed"), 0)
+        self._counts = dict.fromkeys(("records", "made", "changed", "again"), 0)
+        self._told = set[int]()
         self.left_out = 0
 
     async def run(self, stream: TextIO) -> None:
@@ -99,11 +100,12 @@ class _Import:
     def summary(self) -> str:
         """What was done."""
         counts, would = self._counts, "would be " if self._dry_run else ""
-        same = counts["records"] - counts["made"] - counts["changed"] - self.left_out
+        same = counts["records"] - counts["made"] - counts["changed"] - counts["again"] - self.left_out
+        again = f", {counts['again']:,} of accounts that stand above" if counts["again"] else ""
         unknown = f"\ncolumns not used: {', '.join(sorted(self._unknown))}" if self._unknown else ""
         return (
             f"{counts['records']:,} records: {counts['made']:,} accounts {would}made, {counts['changed']:,} {would}"
-            f"changed, {same:,} as they were, {self.left_out:,} left out{unknown}"
+            f"changed, {same:,} as they were{again}, {self.left_out:,} left out{unknown}"
         )
 
     async def _take(self, line: int, record: dict[str, object] | ValueError) -> None:
@@ -126,11 +128,21 @@ class _Import:
         batch, self._batch = self._batch, {}
         arrivals = [arrival for _, arrival in batch.values()]
         taken = await self._connections.ledger.take_arrivals(arrivals, operator(), self._now_ms, dry_run=self._dry_run)
-        self._counts["made"] += len(taken.made)
-        self._counts["changed"] += len(taken.changed)
+        again = self._again({*batch} - taken.refused.keys())
+        self._counts["again"] += len(again)
+        self._counts["made"] += len({*taken.made} - again)
+        self._counts["changed"] += len({*taken.changed} - again)
         self._moved += taken.moved
         for account_id, why in taken.refused.items():
             self._leave_out(batch[account_id][0], why)
+
+    def _again(self, account_ids: set[str]) -> set[str]:
+        """Those that a dry run has told of: the ledger doesn't know of them yet, as it will when they are imported."""
+        if not self._dry_run:
+            return set()
+        again = {account_id for account_id in account_ids if hash(account_id) in self._told}
+        self._told.update(map(hash, account_ids))
+        return again
 
     async def _forget(self) -> None:
         """Live counts of accounts whose usage became more are made anew from the ledger."""

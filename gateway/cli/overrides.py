@@ -4,16 +4,16 @@
 """
 
 import argparse
-import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from gateway.cli.bad_input import BadInput
-from gateway.cli.desk import as_json, at_desk, typed
+from gateway.cli.desk import as_json, typed, work_at_desk
 from gateway.cli.operator import operator
 from gateway.cli.verbs import add_verb
 from gateway.console import admin_plans
 from gateway.console.admin_bodies import Body, Overrides
+from gateway.console.admin_desk import Desk
 
 _NONE = "none"
 
@@ -56,17 +56,15 @@ def terms(args: argparse.Namespace) -> Mapping[str, Any]:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    asyncio.run(_run(args))
-    return 0
+    return work_at_desk(args, _do)
 
 
-async def _run(args: argparse.Namespace) -> None:
-    async with at_desk(args.file) as desk:
-        if args.verb == "show":
-            told = await admin_plans.get_overrides(desk, args.account)
-        else:
-            asked = typed(_Said, terms=terms(args)).terms if args.verb == "set" else Overrides()
-            told = await admin_plans.set_overrides(desk, args.account, asked, operator())
+async def _do(desk: Desk, args: argparse.Namespace) -> None:
+    if args.verb == "show":
+        told = await admin_plans.get_overrides(desk, args.account)
+    else:
+        asked = typed(_Said, terms=terms(args)).terms if args.verb == "set" else Overrides()
+        told = await admin_plans.set_overrides(desk, args.account, asked, operator())
     print(as_json(told))
 
 

@@ -5,9 +5,8 @@ RFC 3339.
 """
 
 import argparse
-import asyncio
 
-from gateway.cli.desk import as_json, at_desk, typed
+from gateway.cli.desk import as_json, typed, work_at_desk
 from gateway.cli.moment import read, shown
 from gateway.cli.operator import operator
 from gateway.cli.overrides import add_terms, terms
@@ -47,21 +46,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    asyncio.run(_run(args))
-    return 0
+    return work_at_desk(args, _do)
 
 
-async def _run(args: argparse.Namespace) -> None:
-    async with at_desk(args.file) as desk:
-        if args.verb == "list":
-            print(_listed(await _all(desk, args.account)))
-        elif args.verb == "show":
-            print(as_json(await admin_plans.get_subscription(desk, args.id)))
-        elif args.verb == "put":
-            print(_listed([await admin_plans.put_subscription(desk, args.id, _asked(args), operator())]))
-        else:
-            ending = Ending(at=read(args.at))
-            print(_listed([await admin_plans.end_subscription(desk, args.id, ending, operator())]))
+async def _do(desk: Desk, args: argparse.Namespace) -> None:
+    if args.verb == "list":
+        print(_listed(await _all(desk, args.account)))
+    elif args.verb == "show":
+        print(as_json(await admin_plans.get_subscription(desk, args.id)))
+    elif args.verb == "put":
+        print(_listed([await admin_plans.put_subscription(desk, args.id, _asked(args), operator())]))
+    else:
+        ending = Ending(at=read(args.at))
+        print(_listed([await admin_plans.end_subscription(desk, args.id, ending, operator())]))
 
 
 def _asked(args: argparse.Namespace) -> SubscriptionBody:

@@ -1,12 +1,12 @@
 """List the tiers as they are in force, with the defaults of what the settings leave out."""
 
 import argparse
-import asyncio
 
-from gateway.cli.desk import as_json, at_desk
+from gateway.cli.desk import as_json, work_at_desk
 from gateway.cli.table import table
 from gateway.cli.verbs import add_file, add_json
 from gateway.console.admin_answers import TierTold
+from gateway.console.admin_desk import Desk
 from gateway.console.admin_plans import tiers
 
 
@@ -18,13 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print them; the exit status."""
-    asyncio.run(_run(args))
-    return 0
+    return work_at_desk(args, _tell)
 
 
-async def _run(args: argparse.Namespace) -> None:
-    async with at_desk(args.file) as desk:
-        told = tiers(desk)
+async def _tell(desk: Desk, args: argparse.Namespace) -> None:
+    told = tiers(desk)
     head = ("TIER", "LIMITS", "CONCURRENCY", "WITHOUT REDIS", "EXHAUSTED", "DISCONNECT", "ENTITLEMENTS")
     print(as_json(told) if args.json else table(head, [_row(tier) for tier in told.items]))
 

@@ -22,6 +22,7 @@ from gateway.settings.model import Settings
 
 DEMO = "demo"
 FIRST = "acme"
+ANY = "ACCOUNT"
 CHAT_PATH = "/v1/chat/completions"
 
 
@@ -29,12 +30,13 @@ async def welcome(settings: Settings, deployment: Deployment, port: int, file: P
     """Print it, to standard output. `file` holds the settings."""
     ledger = Ledger.open(deployment.database_url, settings.database)
     try:
-        found = await ledger.list_accounts(limit=1)
+        found = [one.id for one in await ledger.list_accounts(limit=2)]
         trial = not found and any(upstream.uses_sandbox for upstream in settings.upstreams.values())
         key = await _demo_key(ledger, settings.default_tier, deployment.digest_key) if trial else ""
     finally:
         await ledger.close()
-    account = found[0].id if found else DEMO if trial else ""
+    # Whose turn it is nobody knows where there are several.
+    account = DEMO if trial else ANY if len(found) > 1 else "".join(found)
     print("\n".join(_lines(settings, port, account, key, _command(file))), flush=True)
 
 
@@ -58,7 +60,8 @@ def _lines(settings: Settings, port: int, account: str, key: str, command: str) 
     if key:
         lines += [f"Account {DEMO} was made on tier {settings.default_tier}. Its key, shown this once:", f"  {key}"]
     elif account:
-        lines += ["Make a key:", f"  {command} keys create {account}"]
+        listed = ["See whose keys there can be:", f"  {command} accounts list"] if account == ANY else []
+        lines += [*listed, "Make a key:", f"  {command} keys create {account}"]
     else:
         lines += ["Make the first account, and its key:", f"  {command} accounts create {FIRST}"]
         lines += [f"  {command} keys create {FIRST}"]

@@ -103,6 +103,12 @@ class AddonTold(Told, frozen=True):
     created_at: datetime
 
 
+class NewAddonTold(AddonTold, frozen=True):
+    """An add-on that was asked for. `added` is false where its id was there already: it is as it was."""
+
+    added: bool
+
+
 class AddonList(Told, frozen=True):
     """Every add-on of an account, oldest first, those that are over too."""
 
@@ -208,7 +214,10 @@ class Verdict(Told, frozen=True):
 
 
 class Explanation(Told, frozen=True):
-    """What an account may do right now, and why. `next_change_at` is when that changes if nobody does anything."""
+    """What an account may do right now, and why. `next_change_at` is when that changes if nobody does anything.
+
+    `running` is null while the limiter is silent.
+    """
 
     account: str
     name: str
@@ -234,7 +243,7 @@ class Explanation(Told, frozen=True):
 
 
 class UsedTold(Told, frozen=True):
-    """What one account, or one endpoint, used."""
+    """What one account, one endpoint or all accounts of a tier used."""
 
     name: str
     requests: int
@@ -259,10 +268,11 @@ class RefusedTold(Told, frozen=True):
 
 
 class Stats(Told, frozen=True):
-    """Subscriptions, churn, refusals and endpoints.
+    """Subscriptions, churn, refusals, endpoints and tiers.
 
     `churn_rate` is `ended` among those that gave a tier at any time in the span and are known. Refusals and requests
-    are counted by this machine's gateway since its metrics began.
+    are counted by this machine's gateway since its metrics began;
+    `tiers` are the requests of the span by the tier that counted at the time.
     """
 
     days: int
@@ -274,6 +284,7 @@ class Stats(Told, frozen=True):
     refused: list[RefusedTold]
     refusal_rate: float
     endpoints: list[UsedTold]
+    tiers: list[UsedTold]
 
 
 class ErrorDetail(Told, frozen=True):

@@ -9,6 +9,7 @@ from gateway.console.admin_answers import (
     AddonList,
     AddonTold,
     LimitTold,
+    NewAddonTold,
     PriceTold,
     ScheduleTold,
     SubscriptionPage,
@@ -88,7 +89,7 @@ async def list_addons(desk: Desk, account_id: str) -> AddonList:
     return AddonList(items=[told_addon(one) for one in await desk.ledger.grants_of(account_id)])
 
 
-async def add_addon(desk: Desk, account_id: str, asked: NewAddon, by: Actor) -> AddonTold:
+async def add_addon(desk: Desk, account_id: str, asked: NewAddon, by: Actor) -> NewAddonTold:
     """Add it, or find it added; told as it stands. Raises Fault: NOT_FOUND, INVALID_BODY."""
     begins_s, ends_s = seconds_of(asked.begins_at) or 0, seconds_of(asked.ends_at)
     if asked.amount == 0:
@@ -110,12 +111,10 @@ async def add_addon(desk: Desk, account_id: str, asked: NewAddon, by: Actor) -> 
     )
     added = await desk.ledger.add_grant(grant, by, desk.now_ms())
     await desk.tell_gateways()
-    if added:
-        return told_addon(grant)
     known = {one.id: one for one in await desk.ledger.grants_of(account_id)}
     if addon_id not in known:
         raise Fault(INVALID_BODY, public="`id`: another account has an add-on of this id.")
-    return told_addon(known[addon_id])
+    return NewAddonTold(**msgspec.structs.asdict(told_addon(known[addon_id])), added=added)
 
 
 def tiers(desk: Desk) -> TierList:

@@ -26,6 +26,7 @@ async def stats(desk: Desk, asked: StatsQuery) -> Stats:
     giving = await desk.ledger.giving_subscriptions(rules, now_s)
     churn = await desk.ledger.churn(rules, since_s, now_s)
     endpoints = await desk.ledger.top_endpoints(since_s - since_s % 3600, now_s + 1, _ENDPOINTS)
+    hits = await desk.ledger.hits_by_tier(since_s, now_s + 1)
     requests, refused = _counted(desk)
     return Stats(
         days=asked.days,
@@ -37,6 +38,7 @@ async def stats(desk: Desk, asked: StatsQuery) -> Stats:
         refused=[RefusedTold(tier=tier, limit=limit, count=count) for (tier, limit), count in sorted(refused.items())],
         refusal_rate=_rate(sum(refused.values()), requests),
         endpoints=[_told(one) for one in endpoints],
+        tiers=[_told(one) for one in hits],
     )
 
 

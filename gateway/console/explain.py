@@ -44,7 +44,7 @@ async def explain(desk: Desk, account_id: str) -> Explanation:
         own_tier=account.tier,
         next_change_at=at_s(entitled.until_s),
         next_tier=None if entitled.until_s is None else desk.entitlements(standing, entitled.until_s).effective.tier,
-        counted_by="limiter" if live else "ledger",
+        counted_by="limiter" if live and live[1] else "ledger",
         limits=limits,
         unbounded=[] if own is None else [one.name for one in own.limits if one.name not in told],
         concurrency=None if tier is None else tier.concurrency,
@@ -59,14 +59,14 @@ async def explain(desk: Desk, account_id: str) -> Explanation:
 
 
 async def _live(desk: Desk, account_id: str) -> tuple[int, Counters] | None:
-    """How many requests run, and the counters; None where the limiter is silent or knows nothing of the account."""
+    """How many requests run, and the counters, none of who asked for nothing; None where the limiter is silent."""
     try:
         state = await desk.peek(account_id)
     except Fault as fault:
         if fault.kind is not LIMITER_UNAVAILABLE:
             raise
         return None
-    return None if state is None else state[1:]
+    return (0, {}) if state is None else state[1:]
 
 
 async def _limits(

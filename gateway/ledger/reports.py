@@ -11,9 +11,10 @@ import msgspec
 from sqlalchemy import BigInteger, ColumnElement, and_, case, cast, false, func, or_, select
 
 from gateway.domain.subscriptions import Access, Rules, Status
+from gateway.domain.usage import Outcome
 from gateway.domain.windows import FOREVER_S
 from gateway.ledger.database import Database, whole
-from gateway.ledger.tables import SUMS, accounts, subscriptions, usage_daily, usage_hourly
+from gateway.ledger.tables import SUMS, accounts, events, subscriptions, usage_daily, usage_hourly
 from gateway.ledger.usage import Totals
 
 _NEVER_BEGAN = (Status.FREE, Status.PENDING, Status.INCOMPLETE, Status.INCOMPLETE_EXPIRED)
@@ -77,6 +78,18 @@ class ReportBook(Database):
         hour_s, endpoint = usage_hourly.c.hour_s, usage_hourly.c.endpoint
         page = select(endpoint, *_sums(usage_hourly)).where(hour_s >= start_s, hour_s < end_s).group_by(endpoint)
         return await self._used(page.order_by(func.sum(usage_hourly.c.requests).desc(), endpoint).limit(limit))
+
+    @whole
+    async def hits_by_tier(self, start_s: int, end_s: int) -> list[Used]:
+        """What was admitted in the span, by the tier that counted for it then, most requests first.
+
+        Reads each event of the span. What came over from another system was no request here.
+        """
+        at_ms, tier = events.c.admitted_ms, events.c.tier
+        here = and_(at_ms >= start_s * 1000, at_ms < end_s * 1000, events.c.outcome != Outcome.IMPORTED.value)
+        sums = [cast(func.count() if name == "events" else func.sum(events.c[name]), BigInteger) for name in SUMS]
+        page = select(tier, *sums).where(here).group_by(tier)
+        return await self._used(page.order_by(func.sum(events.c.requests).desc(), tier))
 
     async def _used(self, page: Any) -> list[Used]:
         async with self.reading() as connection:

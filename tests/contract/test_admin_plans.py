@@ -79,6 +79,7 @@ async def test_addons_and_overrides_are_set_and_told(ledger: Ledger) -> None:
         told = await admin.get("/accounts/acme/addons")
         explained = await admin.get("/accounts/acme/explain")
 
+    assert (first.pop("added"), again.pop("added")) == (True, False)
     assert first == again
     assert sorted(one["id"] for one in told["items"]) == sorted(["pack-1", made["id"]])
     assert overrides == {"limits": {"requests/hour": 90}, "concurrency": None}
@@ -166,7 +167,8 @@ async def test_explain_tells_what_a_request_would_be_told(ledger: Ledger) -> Non
     async with admin_over(ledger) as admin:
         await admin.bench.account("acme", "premium")
         await admin.bench.account("lost", "gone")
-        fine = (await admin.get("/accounts/acme/explain"))["verdict"]
+        fresh = await admin.get("/accounts/acme/explain")
+        fine = fresh["verdict"]
         await ledger.take_events([an_event(f"r{i}", admitted_ms=NOW_MS - 60_000) for i in range(500)])
         full = (await admin.get("/accounts/acme/explain"))["verdict"]
         await admin.do("POST", "/accounts/acme/suspend")
@@ -174,6 +176,7 @@ async def test_explain_tells_what_a_request_would_be_told(ledger: Ledger) -> Non
         lost = await admin.get("/accounts/lost/explain")
 
     assert (fine["admitted"], fine["status"]) == (True, 200)
+    assert (fresh["running"], fresh["counted_by"]) == (0, "ledger")
     assert (full["code"], full["retry_after_s"]) == ("rate_limit_exceeded", 1_800)
     assert (suspended["status"], suspended["code"]) == (403, "account_suspended")
     assert (lost["verdict"]["code"], lost["limits"]) == ("unknown_tier", [])

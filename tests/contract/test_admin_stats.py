@@ -10,6 +10,7 @@ import msgspec
 from gateway.domain.accounts import Account
 from gateway.domain.audit import SYSTEM
 from gateway.domain.subscriptions import DEFAULT_RULES, Access, Status, Subscription, effective_tier
+from gateway.domain.usage import Outcome
 from gateway.ledger.arrivals import Arrival
 from gateway.ledger.ledger import Ledger
 from tests.support.admin_client import admin_over
@@ -78,6 +79,26 @@ async def test_churn_counts_who_left_and_who_came_back(ledger: Ledger) -> None:
     assert (told["subscriptions"], told["ended"], told["not_renewed"]) == ({"pro": 2}, 2, 1)
     assert told["churn_rate"] == 0.5
     assert (older["ended"], older["not_renewed"]) == (3, 2)
+
+
+async def test_hits_are_told_by_the_tier_that_counted_then(ledger: Ledger) -> None:
+    """D4: requests by tier, most first: a move to another tier changes no past, and what was imported was no hit."""
+    day_ms = DAY_S * 1000
+    told = (("a", "free", 0), ("a", "free", 1), ("a", "pro", 1), ("b", "pro", 2), ("b", "pro", 29), ("b", "pro", 31))
+    events = [
+        an_event(f"r{place}", account_id=account, tier=tier, admitted_ms=NOW_MS - days * day_ms)
+        for place, (account, tier, days) in enumerate(told)
+    ]
+    imported = an_event("i1", account_id="a", tier="pro", admitted_ms=NOW_MS, outcome=Outcome.IMPORTED)
+    await ledger.take_events([*events, imported])
+
+    async with admin_over(ledger) as admin:
+        month = (await admin.get("/stats"))["tiers"]
+        week = (await admin.get("/stats?days=7"))["tiers"]
+
+    assert [(one["name"], one["requests"]) for one in month] == [("pro", 3), ("free", 2)]
+    assert [(one["name"], one["requests"]) for one in week] == [("free", 2), ("pro", 2)]
+    assert month[0]["tokens"] == 3 * month[1]["tokens"] // 2 > 0
 
 
 async def test_top_accounts_and_endpoints_are_told_in_order(ledger: Ledger) -> None:

@@ -115,6 +115,18 @@ def test_a_dry_run_writes_nothing(tollway: Tollway, home: Path) -> None:
     assert "2 accounts made" in tollway("import", file)[1]
 
 
+def test_a_dry_run_counts_an_account_once(tollway: Tollway, home: Path) -> None:
+    """A3: who compares the counts with the old system's must not read more accounts than there will be."""
+    rows = [{"id": f"a{number % 700}", "name": f"{number // 700}"} for number in range(1_000)]
+    file = written(home, "a.jsonl", *rows, {"id": "a1", "name": "2"}, {"id": "two words"})
+    told = tollway("import", file, "--dry-run")[1]
+    done = tollway("import", file)[1]
+
+    counts = "1,002 records: 700 accounts would be made, 0 would be changed, 0 as they were"
+    assert told == f"{counts}, 301 of accounts that stand above, 1 left out\n"
+    assert "1,002 records: 700 accounts made, 301 changed, 0 as they were, 1 left out" in done
+
+
 def test_broken_lines_are_told_and_left_out(tollway: Tollway, home: Path) -> None:
     """A3: one bad record doesn't keep a hundred thousand good ones out, and is found by its line."""
     path = home / "a.jsonl"

@@ -26,6 +26,17 @@ def test_explain_tells_an_operator_why(tollway: Tollway) -> None:
     assert told["verdict"]["admitted"] is True
 
 
+def test_an_addon_that_is_there_is_said_to_be(tollway: Tollway) -> None:
+    """E8: who repeats an id, or takes one that is in use, reads that nothing came to it, and what stands there."""
+    tollway("accounts", "create", "acme")
+    first = tollway("addons", "add", "acme", "requests", "7", "--id", "pack-1")
+    status, again, _ = tollway("addons", "add", "acme", "requests", "9", "--id", "pack-1")
+
+    assert (first[0], status) == (0, 0)
+    assert "nothing is added" not in first[1]
+    assert again == f"pack-1 was there already, as below; nothing is added\n{first[1]}"
+
+
 def test_explain_tells_a_refusal(tollway: Tollway) -> None:
     """D9: the operator reads what the customer reads."""
     tollway("accounts", "create", "acme")
@@ -43,7 +54,15 @@ def test_explain_says_when_redis_is_silent(tollway: Tollway, without_redis: Path
     """D9: counts that may be old are not shown as live ones."""
     tollway("accounts", "create", "acme")
 
-    assert "counts are the ledger's" in tollway("accounts", "explain", "acme")[1]
+    told = tollway("accounts", "explain", "acme")[1]
+    assert "unknown, as Redis does not answer, at most 5; counts are the ledger's" in told
+
+
+def test_explain_knows_that_nothing_runs(tollway: Tollway) -> None:
+    """D9: of an account that asked for nothing yet, none is what runs; nothing is "unknown" while Redis answers."""
+    tollway("accounts", "create", "acme")
+
+    assert "requests under way: 0, at most 5; counts are the ledger's" in tollway("accounts", "explain", "acme")[1]
 
 
 def test_a_subscription_is_put_listed_and_ended(tollway: Tollway) -> None:

@@ -52,6 +52,24 @@ def test_what_is_unlimited_is_said_plainly(tmp_path: Path, capsys: pytest.Captur
     assert "  local: 5 tokens/day (wait), windows in Asia/Tokyo" in out
 
 
+def test_a_broken_file_is_compared_with_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guarantee: who compares two files reads the mistakes of both, and why no difference is told."""
+    new, old = tmp_path / "new.yaml", tmp_path / "old.yaml"
+    sound = SHIPPED.read_text(encoding="utf-8")
+    new.write_text(sound.replace("concurrency: 20\n", "concurency: 20\n"), encoding="utf-8")
+    old.write_text(sound.replace("level: info", "level: loud"), encoding="utf-8")
+
+    assert run(str(new), "--diff", str(SHIPPED)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert (f"{new}:" in err, err.splitlines()[-1]) == (True, "1 mistake; the difference is told once there are none")
+
+    assert run(str(new), "--diff", str(old)) == 2
+    first, second, last = capsys.readouterr().err.splitlines()
+    assert (first.partition(":")[0], second.partition(":")[0]) == (str(new), str(old))
+    assert last == "2 mistakes; the difference is told once there are none"
+
+
 def test_a_difference_is_shown_by_when_it_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Guarantee: before a plan is changed an operator reads what would change, and whether it needs a restart."""
     new = tmp_path / "new.yaml"

@@ -54,7 +54,7 @@ async def put_subscription(desk: Desk, subscription_id: str, asked: Subscription
     _refuse_unfit(terms_of(asked.terms), "terms")
     period = asked.period_start, asked.period_end
     if period[1] is not None and (period[0] is None or period[0] >= period[1]):
-        raise Fault(INVALID_BODY, public="`period_end`: a period ends after its `period_start`.")
+        raise Fault(INVALID_BODY, public="`period_end`: a period has a `period_start`, and ends after it.")
     await _upsert(desk, _subscription(subscription_id, asked, known, desk.now_ms()), by)
     return await get_subscription(desk, subscription_id)
 

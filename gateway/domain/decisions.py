@@ -3,6 +3,7 @@
 `judge` is the one place where a refusal is worked out from counters; the Lua script only says that some line failed.
 """
 
+from collections.abc import Mapping
 from enum import IntEnum
 
 import msgspec
@@ -181,6 +182,12 @@ def judge(asked: Reservation, now_ms: int, used: tuple[int, ...], running: int) 
             remedy=Remedy.WAIT if asked.concurrency else Remedy.PAY,
         )
     return None
+
+
+def used_of(counters: Mapping[str, tuple[int, int]], line: Line) -> int:
+    """What counters, by limit name (window start in Unix seconds, used), hold of a line's window; 0 if it is new."""
+    start_s, used = counters.get(line.name, (0, 0))
+    return used if start_s == line.start_s else 0
 
 
 def _wait_rank(line: Line) -> tuple[bool, int]:

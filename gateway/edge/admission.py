@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import msgspec
 
 from gateway.domain.accounts import Caller
-from gateway.domain.decisions import Admitted, Line, Missing, Refused, Reservation, Skewed, Stale
+from gateway.domain.decisions import Admitted, Line, Missing, Refused, Reservation, Skewed, Stale, used_of
 from gateway.domain.faults import LEDGER_BEHIND, LIMITER_UNAVAILABLE, UNKNOWN_TIER, Fault
 from gateway.domain.limits import MAXIMUM, WhenUnavailable
 from gateway.domain.usage import CountedBy, Outcome, Usage
@@ -92,7 +92,8 @@ class Admission:
             now_ms = max(begun_ms, self._limiter.now_ms)
             if exchange.gate is not None and (shut := exchange.gate.shut(plan.tier, now_ms // 1000)) is not None:
                 exchange.record.tier = caller.tier
-                caller = await self._entitled_anew(caller, token, plan, shut)
+                exchange.frame, exchange.admitted_ms = plan.frame(now_ms // 1000), now_ms
+                caller = await self._entitled_anew(exchange, caller, token, plan, shut)
                 continue
             frame = plan.frame(now_ms // 1000)
             exchange.plan, exchange.frame, exchange.admitted_ms = plan, frame, now_ms
@@ -127,13 +128,17 @@ class Admission:
             raise Fault(UNKNOWN_TIER, f"account {caller.account_id} is on tier {caller.tier}, which is not defined")
         return caller, plan
 
-    async def _entitled_anew(self, caller: Caller, token: bytes, plan: Plan, shut: Fault) -> Caller:
-        """The caller as of now, where its account may have changed since it was read; else raises `shut`."""
+    async def _entitled_anew(self, exchange: Exchange, caller: Caller, token: bytes, plan: Plan, shut: Fault) -> Caller:
+        """The caller as of now, where its account may have changed since it was read; else raises `shut`, and where
+        the limits stand is noted for its answer.
+        """  # noqa: D205
         try:
             live = await self._limiter.peek(caller.account_id)
         except Fault:
             raise shut from None
         if live and live[0] <= caller.version:
+            if exchange.frame is not None:
+                exchange.used = tuple([used_of(live[2], line) for line in exchange.frame.lines])
             raise shut
         self._directory.forget(caller.account_id)
         caller = await self._directory.identify(token)

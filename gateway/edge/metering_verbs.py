@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET
 
 from gateway.domain.accounts import Caller
-from gateway.domain.decisions import Extension, Extent, Line, Refused, Renewal, Reservation, judge
+from gateway.domain.decisions import Extension, Extent, Line, Refused, Renewal, Reservation, judge, used_of
 from gateway.domain.faults import LIMITER_UNAVAILABLE, REQUEST_ENDED, UNKNOWN_REQUEST, Fault
 from gateway.domain.limits import SLOTS, Unit
 from gateway.domain.metered import reported, scoped
@@ -257,7 +257,7 @@ class MeteringVerbs:
             return None
         already = {name: held for name, _, held in hold.lines}
         more = tuple([msgspec.structs.replace(line, amount=max(0, line.amount - already[line.name])) for line in lines])
-        used = tuple([_used(live, line) for line in lines])
+        used = tuple([used_of(live, line) for line in lines])
         return judge(Reservation(exchange.request_id, caller.account_id, 0, more), self.limiter.now_ms, used, 0)
 
     async def _look(self, exchange: Exchange, caller: Caller) -> dict[str, tuple[int, int]] | None:
@@ -268,7 +268,7 @@ class MeteringVerbs:
             if live is not None and plan is not None:
                 frame = plan.frame(now_ms // 1000)
                 exchange.plan, exchange.frame, exchange.admitted_ms = plan, frame, now_ms
-                exchange.used = tuple([_used(live[2], line) for line in frame.lines])
+                exchange.used = tuple([used_of(live[2], line) for line in frame.lines])
             return None if live is None else live[2]
         return None
 
@@ -308,9 +308,3 @@ def _held(trace: Trace) -> Hold:
 
 def _amount(limit: str, usage: Usage) -> int:
     return amount(Unit(limit.partition("/")[0]), 1, usage)
-
-
-def _used(live: dict[str, tuple[int, int]], line: Line) -> int:
-    """What is used of a line's window; 0 where that has begun since."""
-    start_s, used = live.get(line.name, (0, 0))
-    return used if start_s == line.start_s else 0

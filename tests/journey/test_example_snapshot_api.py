@@ -164,8 +164,8 @@ def test_an_answer_leaves_no_faster_than_the_tier_says(here: Example, tier: str,
 
 
 def test_routes_are_open_to_the_tiers_that_pay_for_them(here: Example, api: Api) -> None:
-    """D2: history is Premium's and Ultra's, exports have the feature; a 403 says which tier opens the route, costs
-    nothing, and reaches nobody.
+    """D2, D5: history is Premium's and Ultra's, exports have the feature; a 403 says which tier opens the route,
+    carries the caller's limits, costs nothing, and reaches nobody.
     """  # noqa: D205
     people = {tier: here.person(tier) for tier in TIERS}
     paths = ("/history/7", "/exports/7")
@@ -180,6 +180,8 @@ def test_routes_are_open_to_the_tiers_that_pay_for_them(here: Example, api: Api)
         error = got[place].json()["error"]
         assert (got[place].status_code, error["code"]) == (403, "route_not_in_tier")
         assert f"It is open to {opened_by}." in error["message"]
+        assert got[place].headers["x-ratelimit-limit"] == str(TIERS[place[0]])
+    assert got["free", "/exports/7"].headers["x-ratelimit-remaining"] == "50"
     assert people["free"].limit("requests/hour")["used"] == 0
     assert "/exports/7" in api.asked
 
@@ -268,7 +270,9 @@ def _written(person: Person) -> tuple[str, str]:
 
 
 def test_usage_is_kept_by_hour_account_and_endpoint(here: Example) -> None:
-    """D4: who asked what how often, by the hour, under the route's name and not under each path; most used first."""
+    """D4: who asked what how often, by the hour, under the route's name and not under each path; over all accounts the
+    most used endpoints first, and each tier's requests.
+    """  # noqa: D205
 
     def story() -> None:
         person, hour_s = here.person("ultra"), int(time.time() // HOUR_S) * HOUR_S
@@ -286,8 +290,10 @@ def test_usage_is_kept_by_hour_account_and_endpoint(here: Example) -> None:
         assert "/snapshots/{id}" in here.tollway(f"usage {person.account} --hours 2")
 
     in_one_hour(story)
-    counts = [one["requests"] for one in _stats(here)["endpoints"]]
-    assert counts == sorted(counts, reverse=True)
+    told = _stats(here)
+    asked = [one["requests"] for one in told["endpoints"]]
+    assert asked == sorted(asked, reverse=True)
+    assert {one["name"]: one["requests"] for one in told["tiers"]}["ultra"] >= 5
 
 
 def test_what_the_api_answers_itself_carries_limits_too(here: Example) -> None:
@@ -315,8 +321,9 @@ def test_a_silent_limiter_does_not_break_the_api(here: Example) -> None:
             os.kill(valkey, signal.SIGCONT)
         assert [answer.status_code for answer in answers] == [200] * 6
         assert {answer.headers["x-ratelimit-limit"] for answer in answers} == {"500"}
-        until(lambda: person.usage()["counted_by"] == "limiter" and person.limit("requests/hour")["used"] == 7, 30)
         until(lambda: here.client.get("/_tollway/health/ready").status_code == 200)
+        until(lambda: person.limit("requests/hour")["used"] == 7, 30)
+        assert person.ask("GET", "/status").headers["x-ratelimit-remaining"] == "492"
 
     in_one_hour(story)
 

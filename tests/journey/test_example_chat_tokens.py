@@ -13,7 +13,7 @@ import httpx
 import openai
 import pytest
 
-from tests.support.examples import Example, Person, in_thread
+from tests.support.examples import Example, Person, in_one_hour, in_thread
 from tests.support.sdk_upstream import Upstream, called, said, sdk_upstream
 from tests.support.serving import until
 from tests.support.stripe_objects import example, subscription
@@ -49,6 +49,7 @@ def counted(person: Person, tokens: int) -> None:
     assert person.limit("tokens/period")["used"] == tokens
 
 
+@in_one_hour
 def test_too_much_is_refused_before_the_upstream_is_asked(here: Example, upstream: Upstream) -> None:
     """B1: the check comes before the request: 429 and nothing spent upstream, nothing counted; what fits is counted
     after it. Who pays the provider's bill is hurt by a check that comes late.
@@ -65,6 +66,7 @@ def test_too_much_is_refused_before_the_upstream_is_asked(here: Example, upstrea
     counted(person, 13)
 
 
+@in_one_hour
 def test_a_service_that_calls_its_model_itself_is_held_to_the_same(here: Example) -> None:
     """B1: the same check, count and statistics as HTTP calls, in one limit with the proxied answers: an app that does
     not proxy can't be let past, and is not charged twice for what it tells twice.
@@ -88,6 +90,7 @@ def test_a_service_that_calls_its_model_itself_is_held_to_the_same(here: Example
     assert person.event("step")["tokens"] == 300
 
 
+@in_one_hour
 def test_every_step_of_an_answer_counts(here: Example, upstream: Upstream) -> None:
     """B2: an answer that calls a tool twice before it speaks is three requests of the SDK; all three are counted, not
     the last alone, which was the old system's loss.
@@ -112,6 +115,7 @@ def test_every_step_of_an_answer_counts(here: Example, upstream: Upstream) -> No
     counted(person, 100 + 20 + 150 + 25 + 200 + 7)
 
 
+@in_one_hour
 def test_each_message_brings_its_usage(here: Example, upstream: Upstream) -> None:
     """B3: whole, streamed, or streamed with usage asked for, an answer brings its tokens: no app has to ask again."""
     person = here.person()
@@ -130,6 +134,7 @@ def test_each_message_brings_its_usage(here: Example, upstream: Upstream) -> Non
     assert event | told | {"tokens": 48} == event
 
 
+@in_one_hour
 def test_the_caller_sees_tokens_storage_and_banks(here: Example) -> None:
     """B4, B5: each with used, limit, percent and reset, of the caller's own account; levels are what the app reports,
     one more is asked for before it is connected, and what passes the limit is refused and changes nothing.
@@ -159,6 +164,7 @@ def test_the_caller_sees_tokens_storage_and_banks(here: Example) -> None:
     assert [one["used"] for one in other.usage()["gauges"]] == [0, 0]
 
 
+@in_one_hour
 def test_a_paid_renewal_begins_the_period_anew(here: Example) -> None:
     """B7: the invoice of a renewal resets what the period has used, and when is kept; told twice it resets once. Who
     has paid again and still stands at the old count is hurt.
@@ -194,6 +200,7 @@ def _renewal(person: Person, start_s: int) -> dict[str, Any]:
     return made | {"billing_reason": "subscription_cycle", "parent": parent, "lines": lines}
 
 
+@in_one_hour
 def test_what_is_counted_is_what_the_provider_reports(here: Example, upstream: Upstream) -> None:
     """B9: over whole and streamed answers of many sizes the account's tokens are the provider's books, to the token,
     and `tollway db verify` finds no drift between counters, sums and events.

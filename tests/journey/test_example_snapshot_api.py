@@ -8,14 +8,14 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from tests.support.examples import Example, Person, in_thread
+from tests.support.examples import Example, Person, in_one_hour, in_thread
 from tests.support.odd_peer import Peer, Visit, odd_peer
 from tests.support.openai_wire import http
 from tests.support.serving import until
@@ -64,17 +64,6 @@ def here(tmp_path_factory: pytest.TempPathFactory, api: Api) -> Iterator[Example
         yield served
 
 
-def in_one_hour(story: Callable[[], None]) -> None:
-    """Tell a story that counts within a clock hour; once more, where the hour ended under it."""
-    hour = time.time() // HOUR_S
-    try:
-        story()
-    except AssertionError:
-        if time.time() // HOUR_S == hour:
-            raise
-        story()
-
-
 def hourly(person: Person) -> int:
     """The requests an hour that an answer tells of."""
     return int(person.ask("GET", "/status").headers["x-ratelimit-limit"])
@@ -94,40 +83,34 @@ def put(person: Person, status: str, **moments: float) -> None:
 
 
 @pytest.mark.parametrize("tier", TIERS)
+@in_one_hour
 def test_a_tier_has_its_requests_for_each_clock_hour(here: Example, tier: str) -> None:
     """D1, D5: 50, 500 and 2,000, told on each answer, until the clock's next hour."""
-
-    def story() -> None:
-        person = here.person(tier)
-        answer = person.ask("GET", "/snapshots/7")
-        assert (answer.status_code, answer.headers["x-ratelimit-limit"]) == (200, str(TIERS[tier]))
-        assert answer.headers["x-ratelimit-remaining"] == str(TIERS[tier] - 1)
-        limit = person.limit("requests/hour")
-        assert (limit["used"], limit["limit"]) == (1, TIERS[tier])
-        assert limit["resets_at"] == moment((time.time() // HOUR_S + 1) * HOUR_S)
-
-    in_one_hour(story)
+    person = here.person(tier)
+    answer = person.ask("GET", "/snapshots/7")
+    assert (answer.status_code, answer.headers["x-ratelimit-limit"]) == (200, str(TIERS[tier]))
+    assert answer.headers["x-ratelimit-remaining"] == str(TIERS[tier] - 1)
+    limit = person.limit("requests/hour")
+    assert (limit["used"], limit["limit"]) == (1, TIERS[tier])
+    assert limit["resets_at"] == moment((time.time() // HOUR_S + 1) * HOUR_S)
 
 
+@in_one_hour
 def test_the_fifty_first_request_of_an_hour_is_refused(here: Example, api: Api) -> None:
     """D1, D4, D5: on Free 50 pass, the 51st is 429 with the seconds to the next hour, the API hears nothing of it, and
     it is counted as a refusal of that tier. The API's owner is hurt by the 51st, the caller by a wrong wait.
     """  # noqa: D205
-
-    def story() -> None:
-        person, asked, before = here.person(), len(api.asked), _refusals(here)
-        statuses = [person.ask("GET", "/status").status_code for _ in range(50)]
-        refused = person.ask("GET", "/status")
-        left_s = HOUR_S - time.time() % HOUR_S
-        assert (set(statuses), refused.status_code) == ({200}, 429)
-        assert refused.json()["error"]["code"] == "rate_limit_exceeded"
-        assert 0 <= int(refused.headers["retry-after"]) - left_s < 30
-        assert (refused.headers["x-ratelimit-limit"], refused.headers["x-ratelimit-remaining"]) == ("50", "0")
-        assert len(api.asked) == asked + 50
-        until(lambda: _refusals(here) == before + 1)
-        until(lambda: _reported(here) == before + 1)
-
-    in_one_hour(story)
+    person, asked, before = here.person(), len(api.asked), _refusals(here)
+    statuses = [person.ask("GET", "/status").status_code for _ in range(50)]
+    refused = person.ask("GET", "/status")
+    left_s = HOUR_S - time.time() % HOUR_S
+    assert (set(statuses), refused.status_code) == ({200}, 429)
+    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+    assert 0 <= int(refused.headers["retry-after"]) - left_s < 30
+    assert (refused.headers["x-ratelimit-limit"], refused.headers["x-ratelimit-remaining"]) == ("50", "0")
+    assert len(api.asked) == asked + 50
+    until(lambda: _refusals(here) == before + 1)
+    until(lambda: _reported(here) == before + 1)
 
 
 def _stats(here: Example) -> dict[str, Any]:
@@ -186,24 +169,21 @@ def test_routes_are_open_to_the_tiers_that_pay_for_them(here: Example, api: Api)
     assert "/exports/7" in api.asked
 
 
+@in_one_hour
 def test_schedules_are_told_and_kept_to(here: Example) -> None:
     """D2: once, twice and four times a day are read as entitlements, with when it opens next; snapshots are taken then,
     and on request by Ultra alone.
     """  # noqa: D205
-
-    def story() -> None:
-        for tier, times in SCHEDULES.items():
-            person = here.person(tier)
-            told = person.usage()["schedules"]["snapshots"]
-            assert (told["at"], told["on_request"]) == (times, tier == "ultra")
-            assert told["open"] is (tier == "ultra" or f"{moment(time.time())[11:13]}:00" in times)
-            taken = person.ask("POST", "/snapshots")
-            assert taken.status_code == (200 if told["open"] else 403)
-            if not told["open"]:
-                assert taken.json()["error"]["code"] == "outside_schedule"
-                assert f"It opens at {told['next']}." in taken.json()["error"]["message"]
-
-    in_one_hour(story)
+    for tier, times in SCHEDULES.items():
+        person = here.person(tier)
+        told = person.usage()["schedules"]["snapshots"]
+        assert (told["at"], told["on_request"]) == (times, tier == "ultra")
+        assert told["open"] is (tier == "ultra" or f"{moment(time.time())[11:13]}:00" in times)
+        taken = person.ask("POST", "/snapshots")
+        assert taken.status_code == (200 if told["open"] else 403)
+        if not told["open"]:
+            assert taken.json()["error"]["code"] == "outside_schedule"
+            assert f"It opens at {told['next']}." in taken.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -257,8 +237,8 @@ def test_expiry_downgrades_at_its_second_with_no_job(here: Example) -> None:
         before = [look for look in seen[person.account] if look[1] == 500]
         after = [look for look in seen[person.account] if look[1] == 50]
         assert seen[person.account] == before + after
-        assert before[-1][0] < over_s + 1  # a gateway's clock and its Valkey's are told apart by a round trip
-        assert after[0][2] >= over_s - 0.5
+        assert before[-1][0] < over_s + 0.5
+        assert after[0][2] > over_s - 0.5
         assert f"was over at {moment(over_s)}" in person.explained()["reason"]
     assert [_written(person) for person in people.values()] == written
 
@@ -269,27 +249,24 @@ def _written(person: Person) -> tuple[str, str]:
     return here.tollway(f"subscriptions show plan-{person.account}"), here.tollway(f"audit {person.account} --json")
 
 
+@in_one_hour
 def test_usage_is_kept_by_hour_account_and_endpoint(here: Example) -> None:
     """D4: who asked what how often, by the hour, under the route's name and not under each path; over all accounts the
     most used endpoints first, and each tier's requests.
     """  # noqa: D205
-
-    def story() -> None:
-        person, hour_s = here.person("ultra"), int(time.time() // HOUR_S) * HOUR_S
-        for path in ("/snapshots/1", "/snapshots/2", "/snapshots/3", "/status"):
-            assert person.ask("GET", path).status_code == 200
-        assert person.ask("POST", "/snapshots").status_code == 200
-        until(lambda: person.usage()["today"]["requests"] == 5)
-        counts = [("/snapshots/{id}", 3), ("/status", 1), ("take-snapshot", 1)]
-        kept = person.usage("?hours=2")["hours"]
-        assert [(one["hour"], one["endpoint"], one["requests"]) for one in kept] == [
-            (moment(hour_s), *count) for count in counts
-        ]
-        printed = json.loads(here.tollway(f"usage {person.account} --hours 2 --json"))
-        assert [(one["endpoint"], one["totals"]["requests"]) for one in printed] == counts
-        assert "/snapshots/{id}" in here.tollway(f"usage {person.account} --hours 2")
-
-    in_one_hour(story)
+    person, hour_s = here.person("ultra"), int(time.time() // HOUR_S) * HOUR_S
+    for path in ("/snapshots/1", "/snapshots/2", "/snapshots/3", "/status"):
+        assert person.ask("GET", path).status_code == 200
+    assert person.ask("POST", "/snapshots").status_code == 200
+    until(lambda: person.usage()["today"]["requests"] == 5)
+    counts = [("/snapshots/{id}", 3), ("/status", 1), ("take-snapshot", 1)]
+    kept = person.usage("?hours=2")["hours"]
+    assert [(one["hour"], one["endpoint"], one["requests"]) for one in kept] == [
+        (moment(hour_s), *count) for count in counts
+    ]
+    printed = json.loads(here.tollway(f"usage {person.account} --hours 2 --json"))
+    assert [(one["endpoint"], one["totals"]["requests"]) for one in printed] == counts
+    assert "/snapshots/{id}" in here.tollway(f"usage {person.account} --hours 2")
     told = _stats(here)
     asked = [one["requests"] for one in told["endpoints"]]
     assert asked == sorted(asked, reverse=True)
@@ -305,27 +282,24 @@ def test_what_the_api_answers_itself_carries_limits_too(here: Example) -> None:
     assert 0 < int(answer.headers["x-ratelimit-reset"]) <= HOUR_S
 
 
+@in_one_hour
 def test_a_silent_limiter_does_not_break_the_api(here: Example) -> None:
     """D6: while Valkey stands still the API answers, with limits told; once it is back those requests count. Everybody
     is hurt by an API that goes down with its counters.
     """  # noqa: D205
-
-    def story() -> None:
-        person = here.person("premium")
-        assert person.ask("GET", "/status").status_code == 200
-        valkey = here.processes()["valkey-server"]
-        os.kill(valkey, signal.SIGSTOP)
-        try:
-            answers = [person.ask("GET", "/status") for _ in range(6)]
-        finally:
-            os.kill(valkey, signal.SIGCONT)
-        assert [answer.status_code for answer in answers] == [200] * 6
-        assert {answer.headers["x-ratelimit-limit"] for answer in answers} == {"500"}
-        until(lambda: here.client.get("/_tollway/health/ready").status_code == 200)
-        until(lambda: person.limit("requests/hour")["used"] == 7, 30)
-        assert person.ask("GET", "/status").headers["x-ratelimit-remaining"] == "492"
-
-    in_one_hour(story)
+    person = here.person("premium")
+    assert person.ask("GET", "/status").status_code == 200
+    valkey = here.processes()["valkey-server"]
+    os.kill(valkey, signal.SIGSTOP)
+    try:
+        answers = [person.ask("GET", "/status") for _ in range(6)]
+    finally:
+        os.kill(valkey, signal.SIGCONT)
+    assert [answer.status_code for answer in answers] == [200] * 6
+    assert {answer.headers["x-ratelimit-limit"] for answer in answers} == {"500"}
+    until(lambda: here.client.get("/_tollway/health/ready").status_code == 200)
+    until(lambda: person.limit("requests/hour")["used"] == 7, 30)
+    assert person.ask("GET", "/status").headers["x-ratelimit-remaining"] == "492"
 
 
 def test_an_operator_sees_what_tier_an_account_is_on_and_why(here: Example) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.examples import EXAMPLES, Example, Person, in_thread
+from tests.support.examples import EXAMPLES, Example, Person, in_one_hour, in_thread
 from tests.support.sdk_upstream import Upstream, said, sdk_upstream
 from tests.support.serving import until
 from tests.support.stripe_objects import example, subscription
@@ -198,14 +198,16 @@ def test_created_and_updated_make_and_move_the_subscription(here: Example) -> No
 
 
 def test_verify_lists_what_is_wrong_with_stripe(here: Example) -> None:
-    """A6: a product with a typo, and a webhook without its effect, each on a line that says what is wrong; mended, the
-    lines are gone. An operator who can't see this learns of it from customers.
+    """A6: a product without metadata, one with a typo, and a webhook without its effect, each on a line that says what
+    is wrong; mended, the lines are gone. An operator who can't see this learns of it from customers.
     """  # noqa: D205
+    learn(here, "untold", {})
     learn(here, "typo", {"tier": "pro", "max_banks": "many"})
     stray = subscription("sub_stray", customer="cus_stray", metadata={})
     here.stripe("customer.subscription.created", stray, state="parked", event_id="evt_stray")
 
     told = here.tollway("stripe verify", status=1)
+    assert "product prod_untold (untold): no tier, and no max_tokens_per_month, max_banks, max_storage_gb;" in told
     assert "product prod_typo (typo): its max_banks is not a number" in told
     assert "event evt_stray (customer.subscription.created) parked" in told
 
@@ -237,6 +239,7 @@ def test_every_migration_goes_back_and_forth(here: Example, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+@in_one_hour
 def test_subscribe_chat_and_read_the_usage(here: Example, upstream: Upstream, streamed: bool) -> None:
     """A8: subscribe, webhook, tokens granted, chat, and usage rises by exactly what the upstream reported: in the
     answer's own count, the usage API, the event, the command line, and between counters and ledger. Who sells tokens

@@ -125,6 +125,25 @@ async def test_sync_goes_on_where_stripe_failed_it(home: Path) -> None:
     assert "Stripe did not answer (APIConnectionError); again in" in said
 
 
+async def test_sync_asks_again_for_one_that_is_gone(home: Path) -> None:
+    """A subscription that Stripe lists no more is over once Stripe says so, not because it had no time to say it."""
+    busy = [answer(429, LIMITED), answer(500, FAILED)]
+    async with paged_stripe(2) as more, paged_stripe(1) as fewer:
+        await settled(home, more, 2)
+        assert (await sync())[0] == 0
+        ask(home, fewer)
+        fewer.look_ups += busy
+        status, lines, said, _ = await sync()
+        again = await sync()
+
+    assert (status, said.count("; again in")) == (0, 2)
+    assert lines == [
+        "sub_1  account-000001  healed: gone at Stripe",
+        "1 subscriptions, 1 differed, 1 mended, 0 of no known account",
+    ]
+    assert again[1] == ["1 subscriptions, 0 differed, 0 mended, 0 of no known account"]
+
+
 async def test_sync_waits_no_longer_than_is_sensible(home: Path) -> None:
     """Stripe asks for an hour: the command ends with what it asked for, says how far it came, and keeps that."""
     troubles = {3: says(answer(429, LIMITED, "Retry-After: 3600"))}

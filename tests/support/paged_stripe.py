@@ -34,6 +34,8 @@ class PagedStripe:
     url: str = ""
     cursors: list[str] = field(default_factory=list)
     """After which subscription each request for a page wanted to begin."""
+    look_ups: list[bytes] = field(default_factory=list)
+    """What is answered to the next look-ups of one subscription; then, that there is none."""
 
     def __post_init__(self) -> None:
         one = subscription(
@@ -45,6 +47,9 @@ class PagedStripe:
         """Answer the requests of one connection."""
         while True:
             target = urlsplit((await visit.head()).line.split(b" ")[1].decode())
+            if target.path.startswith("/v1/subscriptions/"):
+                await visit.say(self.look_ups.pop(0) if self.look_ups else answer(404, b'{"error": {}}'))
+                continue
             if target.path != "/v1/subscriptions":
                 await visit.say(answer(200, b'{"object": "list", "data": [], "has_more": false}'))
                 continue

@@ -17,7 +17,7 @@ SLICE_S = 0.05
 ROUND_S = 0.5
 """The time in which every connection has its turn: where many wait, slices are smaller."""
 
-AHEAD_S = 0.02
+AHEAD_S = 0.1
 """How far ahead of the figure bytes may leave: what is less isn't waited for."""
 
 LATE_S = 0.05

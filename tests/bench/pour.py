@@ -1,11 +1,13 @@
-"""A source for downloads: answers every request by bytes without an end, as fast as they are taken.
+"""A source for downloads: answers `GET …/<byte_s>` by bytes without an end, so many a second.
 
-Its answers have a length that nobody reads to the end. Run as `python -m tests.bench.pour PORT`.
+With 0 it sends as fast as they are taken. Its answers have a length that nobody reads to the end. Run as
+`python -m tests.bench.pour PORT`.
 """
 
 import socket
 import sys
 import threading
+import time
 from contextlib import suppress
 
 LENGTH = 10**12
@@ -14,11 +16,15 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\ncontent-le
 
 
 def _serve(link: socket.socket) -> None:
-    with suppress(OSError), link:
-        if b"\r\n\r\n" in link.recv(65_536):
-            link.sendall(HEAD)
-            while True:
-                link.sendall(BLOCK)
+    with suppress(OSError, ValueError, IndexError), link:
+        byte_s = int(link.recv(65_536).split()[1].rpartition(b"/")[2])
+        link.sendall(HEAD)
+        due_s = time.monotonic()
+        while True:
+            link.sendall(BLOCK)
+            if byte_s:
+                due_s += len(BLOCK) / byte_s
+                time.sleep(max(0.0, due_s - time.monotonic()))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import httpx
 import openai
 import pytest
 
-from tests.support.examples import Example, Person, in_one_hour, in_thread
+from tests.support.examples import CHAT, Example, Person, in_one_hour, in_thread
 from tests.support.sdk_upstream import Upstream, called, said, sdk_upstream
 from tests.support.serving import until
 from tests.support.stripe_objects import example, subscription
@@ -219,3 +219,18 @@ def test_what_is_counted_is_what_the_provider_reports(here: Example, upstream: U
     month = person.usage()["month"]
     assert (month["input_tokens"], month["output_tokens"]) == (given, out)
     assert person.account not in here.tollway("db verify", status=None)
+
+
+@in_one_hour
+def test_a_closed_tab_is_counted_to_the_end(here: Example, upstream: Upstream) -> None:
+    """B9: who leaves in the middle of an answer is charged what the provider reports of it, not what was seen by then;
+    else the books differ by every tab that was closed.
+    """  # noqa: D205
+    person = here.person("plus")
+    upstream.turns[:] = [said(*["word"] * 3_000, input_tokens=50, output_tokens=3_000)]
+    asked = {"model": "m", "stream": True, "max_tokens": 4_000, "messages": [{"role": "user", "content": "long"}]}
+
+    with here.client.stream("POST", CHAT, json=asked, headers=person.headers) as answer:
+        assert any("word" in line for line in answer.iter_lines())
+
+    counted(person, 3_050)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.quota.redis_survey import RedisSurvey
 from tests.support.budgets import CountingLoop, Meter
 from tests.support.budgets_course import WIDE, Course, Run, run_course
 from tests.support.budgets_drive import is_whole
@@ -142,6 +143,20 @@ def test_a_long_prompt_is_written_as_two_pieces(run: Run) -> None:
         assert course.meter.of("write") == {"client": 1, "upstream": 2, "redis": SCRIPT_RUNS}
         assert course.meter.total("task") == 1, course.meter.of("task")
         assert course.meter.total("decode") == 2, course.meter.of("decode")
+
+    run(scenario)
+
+
+def test_a_script_that_runs_in_the_background_is_nobodys(run: Run) -> None:
+    """The look for drift runs a script now and then, at any time: a budget that counted it would fail by chance."""
+
+    async def scenario(course: Course) -> None:
+        gateway = course.here.gateway
+        course.meter.start()
+        await RedisSurvey(gateway._link, gateway._keyspace).of("acme")
+        await course.serve(course.request())
+        assert course.meter.of("command") == {"EVALSHA": SCRIPT_RUNS}
+        assert course.meter.of("write")["redis"] == SCRIPT_RUNS
 
     run(scenario)
 

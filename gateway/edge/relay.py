@@ -18,7 +18,7 @@ from gateway.edge.exchange import Exchange
 from gateway.edge.extending import Extending
 from gateway.edge.headers import returned
 from gateway.edge.reply import OF_THE_UPSTREAM, send_whole, state_headers
-from gateway.edge.settling import Settling
+from gateway.edge.settling import Settling, has_left
 from gateway.snapshot import Route
 from gateway.upstream.transport import Answer, RawHeaders
 
@@ -94,6 +94,7 @@ class Relay:
             usage, counted_by = exchange.estimate, CountedBy.ESTIMATE
         outcome, requests = outcome_of(status)
         self._settling.settle(exchange, usage, counted_by, outcome, requests)
+        await has_left()
 
     async def _stream(self, exchange: Exchange, answer: Answer, headers: RawHeaders) -> None:
         """A stream of events whose usage the dialect reads."""
@@ -117,6 +118,7 @@ class Relay:
                     if reader.finished and exchange.holding:
                         # A caller may leave, or ask again, as soon as it has read the terminator.
                         await self._settle_ended(exchange, reader, _outcome_of_stream(answer.status, reader))
+                        await has_left()
                     await send({"type": "http.response.body", "body": data, "more_body": True})
         except Fault as error:
             fault = error
@@ -131,6 +133,7 @@ class Relay:
             outcome = Outcome.UPSTREAM_CUT
         if exchange.holding:
             await self._settle_ended(exchange, reader, outcome)
+            await has_left()
         elif reader.usage is not None:
             self._settling.settle_rest(exchange, reader.usage)
         record.response_bytes += len(tail)
@@ -141,6 +144,7 @@ class Relay:
         """End the stream here: what was sent is all that is charged, and the upstream is let go."""
         answer.close()
         usage = await self.settle_stream(exchange, Outcome.STOPPED, outcome_of(answer.status)[1])
+        await has_left()
         tail = reader.stop(usage)
         exchange.record.response_bytes += len(tail)
         exchange.over = True

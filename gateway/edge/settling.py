@@ -1,10 +1,12 @@
 """Settle: what a request really used takes the place of what was held, and becomes an event for the ledger.
 
-Promises: once for each request admitted, whatever became of it; queued before the last byte of the answer is, so that a
-caller's next request already finds it counted.
+Promises: once for each request admitted, whatever became of it; on its way before the last byte of the answer is, so
+that a caller's next request already finds it counted, and no answer is whole that a kill could leave uncharged.
 """
 
 import time
+from collections.abc import Generator
+from types import coroutine
 
 import msgspec
 
@@ -16,6 +18,18 @@ from gateway.metering.tokenizer import Tokenizer
 from gateway.quota.limiter import Limiter
 
 _pack = msgspec.msgpack.Encoder().encode
+
+
+@coroutine
+def has_left() -> Generator[None, None, None]:
+    """Wait until a settlement that was just queued has left the process; not for its answer. Costs no future.
+
+    Its batch is made in the next turn of the loop, its bytes are handed over in the one after that, and are with the
+    kernel at that turn's end. So a process that is killed has settled whatever its callers have whole.
+    """
+    yield
+    yield
+    yield
 
 
 class Settling:

@@ -91,6 +91,17 @@ def test_one_script_run_stands_before_the_first_upstream_byte(run: Run) -> None:
     run(scenario)
 
 
+def test_the_last_bytes_follow_the_settlement(run: Run) -> None:
+    """A8: a worker that is killed just then has charged whatever its caller has whole; and nobody waits for Redis."""
+
+    async def scenario(course: Course) -> None:
+        course.meter.start()
+        await course.serve(course.request())
+        assert course.meter.writes == ["redis", "upstream", "redis", "client"]
+
+    run(scenario)
+
+
 def test_requests_of_one_turn_share_their_round_trips(run: Run) -> None:
     """Requests that arrive together are reserved by one script run and settled by one: under load the limiter costs
     little more than a lone request's share. Without it, Valkey's core is full long before the gateway's.

@@ -26,7 +26,9 @@ Ts = TypeVarTuple("Ts")
 
 
 class Meter:
-    """Counters by kind and by name. `start` forgets what was counted; `sockets` are those of live connections."""
+    """Counters by kind and by name. `start` forgets what was counted; `sockets` are those of live connections, `writes`
+    the peers written to, in order.
+    """  # noqa: D205
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -35,10 +37,12 @@ class Meter:
         self._seen: Counter[tuple[str, str]] = Counter()
         self._started_s = time.monotonic()
         self._script_waits = False
+        self.writes: list[str] = []
 
     def start(self) -> None:
         """Count from now on."""
         self._seen.clear()
+        self.writes.clear()
         self._started_s = time.monotonic()
 
     @property
@@ -74,6 +78,7 @@ class Meter:
                 return
             self._script_waits = False
         self.note("write", peer)
+        self.writes.append(peer)
 
     def note_task(self, task: "asyncio.Task[Any]", site: str) -> None:
         """Count a task; one made in the background belongs there."""

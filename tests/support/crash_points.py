@@ -88,7 +88,7 @@ POINTS = (
     CrashPoint("extension taken", Scene.STREAM, f"{_BATCH}._replied", At.BEFORE, _of_script("extend")),
     CrashPoint("settle due", Scene.ASKS, "gateway.edge.settling:Settling.settle", At.BEFORE),
     CrashPoint("settle queued", Scene.ASKS, f"{_LIMITER}.settle", At.AFTER),
-    CrashPoint("settle leaves", Scene.ASKS, f"{_BATCH}._run", At.BEFORE, _of_script("settle"), sure=False),
+    CrashPoint("settle leaves", Scene.ASKS, f"{_BATCH}._run", At.BEFORE, _of_script("settle")),
     CrashPoint("settle sent", Scene.ASKS, f"{_BATCH}._run", At.SENT, _of_script("settle")),
     CrashPoint("settle taken", Scene.ASKS, f"{_BATCH}._replied", At.BEFORE, _of_script("settle")),
     CrashPoint("settle confirmed", Scene.ASKS, f"{_LIMITER}._confirm", At.AFTER),

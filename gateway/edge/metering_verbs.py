@@ -176,7 +176,7 @@ class MeteringVerbs:
         if (report.outcome is Outcome.RELEASED) is not (said.outcome is Outcome.RELEASED):
             raise Fault(REQUEST_ENDED, public=_RELEASED if report.outcome is Outcome.RELEASED else _SETTLED)
         if not trace.charged:
-            await self.requests.charge(report, self._lines(caller, trace, report), again=trace.report is not None)
+            await self.requests.charge(report, self._lines(caller, trace, report), trace)
             self._record(exchange, report)
         elif trace.hold is not None:
             self.requests.drop(caller.account_id, trace.hold)

@@ -32,7 +32,7 @@ _event = msgspec.msgpack.Decoder(UsageEvent).decode
 
 class Trace(msgspec.Struct, frozen=True):
     """What there is of a request: its hold and when its lease ends (Unix milliseconds); the hold as it was reaped; what
-    was reported at its end, and whether that is charged.
+    was reported at its end, and whether that is charged; the limiter's eras as they were known before that was read.
     """  # noqa: D205
 
     hold: Hold | None = None
@@ -40,6 +40,7 @@ class Trace(msgspec.Struct, frozen=True):
     reaped: Hold | None = None
     report: UsageEvent | None = None
     charged: bool = False
+    eras: tuple[str, ...] = ()
 
     @property
     def begun(self) -> Hold | None:
@@ -59,7 +60,7 @@ class MeteredRequests:
 
     async def find(self, account_id: str, request_id: str) -> Trace:
         """What is known of a request of the account."""
-        keys = self._keyspace.of(account_id)
+        keys, eras = self._keyspace.of(account_id), self._limiter.eras
         # In this order, on one connection: what leaves one place is written in a later one before.
         hold, lease_us, reaped, report, bit = await self._call(
             ("HGET", keys.holds, request_id),
@@ -75,6 +76,7 @@ class MeteredRequests:
                 None if reaped is None else read_hold(reaped),
                 None if report is None else _event(report),
                 bool(bit),
+                eras,
             )
         except msgspec.MsgspecError as error:
             raise Fault(LIMITER_UNAVAILABLE, f"request {request_id} can't be read: {error}") from error
@@ -88,17 +90,18 @@ class MeteredRequests:
         )
         return event if taken or standing is None else _event(standing)
 
-    async def charge(self, event: UsageEvent, held: Iterable[Charge], *, again: bool) -> None:
+    async def charge(self, event: UsageEvent, held: Iterable[Charge], trace: Trace) -> None:
         """Put the usage that the event tells in the place of what is held on these lines, and the event on its stream.
 
-        `again` says that an earlier try may have done so.
+        Where the trace has the report already, an earlier try may have done so.
         """
         amounts = tuple(charges(held, event))
         # Whoever tries again has found the report: nothing was lost since it was written, before the first try.
-        era = era_of(self._limiter.eras, event.account_id)
+        era = era_of(trace.eras, event.account_id)
         told = event.request_id, event.account_id, event.admitted_ms
         entry = JournalEntry(Kind.SETTLED, *told, amounts, _pack(event), era)
         self._breaker.check()
+        again = trace.report is not None
         for poison in await self._replay.settle([Numbered(entry, event.request_id, 0, again)]):
             raise Fault(LIMITER_UNAVAILABLE, poison.reason)
         keys = self._keyspace.of(event.account_id)

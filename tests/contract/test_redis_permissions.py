@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from gateway.domain.usage import UsageEvent
 from gateway.quota.keys import Keyspace
-from gateway.quota.metered import MeteredRequests
+from gateway.quota.metered import MeteredRequests, Trace
 from gateway.quota.resp import RedisError, RedisLink
 from gateway.quota.scripts import forbidden, preloading
 from tests.support.limiters import Clock, RedisSubject, admit, asked, hydrate, line, settled, told
@@ -40,7 +40,7 @@ async def user(link: RedisLink, valkey: ValkeyServer) -> AsyncIterator[RedisLink
 async def metered(user: RedisLink, subject: RedisSubject, event: UsageEvent) -> None:
     """Report and charge a request of an app's own, as the same user; its event is taken off the stream."""
     requests = MeteredRequests(user, Keyspace("tw", 8), subject.limiter)
-    await requests.charge(await requests.report(event), (), again=False)
+    await requests.charge(await requests.report(event), (), Trace())
     assert (await requests.find(event.account_id, event.request_id)).charged
 
 

@@ -1,6 +1,7 @@
 """Watches one streamed Messages answer in passing: its usage, its end, its text.
 
-Every read passes as the object that came in. Only the events that tell of usage, an error or the end are decoded, each
+A read that ends at an event boundary passes as the object that came in; half an event is held back until it is whole.
+Only the events that tell of usage, an error or the end are decoded, each
 once. Never raises; holds no more than one event and one batch of text.
 """
 
@@ -60,23 +61,22 @@ class AnthropicStream:
 
     @property
     def mid_event(self) -> bool:
-        """Half an event was sent on."""
-        return bool(self._cutter.held)
+        """A part was sent on of an event that is longer than is held."""
+        return self._cutter.passing
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes as they arrived, and return the same."""
-        if not self._cutter.held and data.endswith(EVENT_ENDS):
-            self._take(data)
-        elif events := self._cutter.feed(data):
+        """Take bytes as they arrived; whole events go on."""
+        events = data if not self._cutter.held and data.endswith(EVENT_ENDS) else self._cutter.feed(data)
+        if events:
             self._take(events)
-        return data
+        return events
 
     def end(self) -> bytes:
         """The upstream is done. Some send no `message_stop`: the final usage is then taken for one."""
         if rest := self._cutter.rest():
             self._take(rest)
         self.finished = self.finished or self.usage is not None
-        return b""
+        return rest
 
     def text(self) -> str:
         """The answer's text so far; "" once the usage is known."""

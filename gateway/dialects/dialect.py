@@ -79,11 +79,13 @@ class StreamReader(Protocol):
 
     @property
     def mid_event(self) -> bool:
-        """What was sent on so far ends inside an event: nothing of our own may be put there."""
+        """What was sent on so far ends inside an event, which was too long to be held back: nothing of our own may be
+        put there.
+        """  # noqa: D205
         ...
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes as they arrived; return those to send on now (whole, or without the usage chunk)."""
+        """Take bytes as they arrived; return those to send on now: whole events, or b"" while there is none."""
         ...
 
     def end(self) -> bytes:
@@ -109,7 +111,7 @@ class StreamReader(Protocol):
     def close_array(self, element: bytes) -> bytes:
         """Of a stream that is one JSON array: `element` behind its last one, and its end.
 
-        b"" inside an element, which has no valid end, and of any other stream.
+        b"" where that has no place (`mid_event`), and of any other stream.
         """
         ...
 

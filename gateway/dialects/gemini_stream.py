@@ -1,6 +1,7 @@
 """Watches one streamed Gemini answer in passing: its usage, its end, its text.
 
-Every read passes as the object that came in. Each chunk tells the usage so far, so none is looked into as it comes: a
+A read that ends at an event boundary passes as the object that came in; half an event, or half an element of an array,
+is held back until it is whole. Each chunk tells the usage so far, so none is looked into as it comes: a
 batch is decoded at once, and the last report counts. Never raises; holds no more than one chunk and one batch.
 """
 
@@ -72,33 +73,35 @@ class GeminiStream:
 
     @property
     def mid_event(self) -> bool:
-        """Half an event, or half an element of the array, was sent on."""
+        """A part was sent on of an event or an element that is longer than is held, or the array has ended."""
         if self._array is not None:
             return self._array.joint is None
-        return self._events is not None and bool(self._events.held)
+        return self._events is not None and self._events.passing
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes as they arrived, and return the same."""
+        """Take bytes as they arrived; whole events and elements go on."""
         if self._events is None and self._array is None:
             self._begin(data)
         if self._array is not None:
-            if elements := self._array.feed(data):
+            elements, data = self._array.feed(data)
+            if elements:
                 self._text.add(elements)
         elif self._events is not None:
-            if not self._events.held and data.endswith(EVENT_ENDS):
+            if self._events.held or not data.endswith(EVENT_ENDS):
+                data = self._events.feed(data)
+            if data:
                 self._text.add(data)
-            elif events := self._events.feed(data):
-                self._text.add(events)
         return data
 
     def end(self) -> bytes:
         """The upstream is done. There is no terminator: every candidate's finish reason is taken for one."""
+        rest = b"" if self._array is None else self._array.rest()
         if self._events is not None and (rest := self._events.rest()):
             self._text.add(rest)
         self._text.digest()
         closed = self._array is None or self._array.ended
         self.finished = self._seen and not self._open and not self.error_seen and closed
-        return b""
+        return rest
 
     def text(self) -> str:
         """The answer's text so far."""
@@ -129,8 +132,10 @@ class GeminiStream:
         return b"data: " + msgspec.json.encode(chunk) + b"\r\n\r\n"
 
     def close_array(self, element: bytes) -> bytes:
-        """The element behind the last one, and the end of the array."""
-        joint = None if self._array is None else self._array.joint
+        """The element behind the last one, and the end of the array; all of it where nothing came."""
+        if self._events is not None:
+            return b""
+        joint = b"[" if self._array is None else self._array.joint
         return b"" if joint is None else joint + element + b"]"
 
     def _begin(self, data: bytes) -> None:

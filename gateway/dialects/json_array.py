@@ -15,32 +15,49 @@ _STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
 class ArrayCutter:
     """`ended` says that the array was closed."""
 
-    __slots__ = ("_depth", "_escaped", "_held", "_held_bytes", "_in_string", "ended")
+    __slots__ = ("_begun", "_depth", "_escaped", "_held", "_held_bytes", "_in_string", "_passing", "ended")
 
     def __init__(self) -> None:
         self._depth = 0
         self._in_string = self._escaped = self.ended = False
+        self._begun = self._passing = False
         self._held: list[bytes] = []
         self._held_bytes = 0
 
-    def feed(self, data: bytes) -> bytes:
-        """The elements that `data` completes, as events; b"" while none is complete."""
-        events, start = [], 0
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """The elements that `data` completes, as events, and all that came up to their end, to be sent on.
+
+        What follows an element is held until the next one is whole, or the array ends; b"" while nothing is.
+        """
+        events, whole, start = [], [], 0
         for end in self._ends(data):
-            events.append(_event(b"".join((*self._held, data[start:end]))))
+            element = b"".join((*self._held, data[start:end]))
+            events.append(_event(element))
+            whole.append(element)
             self._held, self._held_bytes, start = [], 0, end
+            self._passing = False
         if start < len(data):
             self._held_bytes += len(data) - start
-            self._held = [*self._held, data[start:]] if self._held_bytes <= MAX_ELEMENT_BYTES else []
-        return b"".join(events)
+            self._held.append(data[start:])
+        if self.ended or self._held_bytes > MAX_ELEMENT_BYTES:
+            self._passing = not self.ended
+            whole.append(self.rest())
+        self._begun = self._begun or bool(whole)
+        return b"".join(events), b"".join(whole)
+
+    def rest(self) -> bytes:
+        """What is still held."""
+        rest, self._held, self._held_bytes = b"".join(self._held), [], 0
+        return rest
 
     @property
     def joint(self) -> bytes | None:
-        """What has to stand before one more element: a comma, or nothing. None inside an element and after the end."""
-        if self._depth != 1 or self._in_string:
+        """What has to stand before one more element, behind what was sent on. None after the end, and while an element
+        is passing that is too long to be held.
+        """  # noqa: D205
+        if self.ended or self._passing:
             return None
-        since = b"".join(self._held).strip()
-        return {b"": b",", b",": b"", b"[": b""}.get(since)
+        return b"," if self._begun else b"["
 
     def split(self, data: bytes) -> list[bytes]:
         """`data`, cut behind each element; in place of `feed`, for who needs no elements."""

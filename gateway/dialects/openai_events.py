@@ -1,6 +1,7 @@
 """Watches a stream of typed events in passing: answers of the Responses, images and audio endpoints.
 
-Every read passes as the object that came in, and nothing is held back: these endpoints tell their usage unasked. Only
+A read that ends at an event boundary passes as the object that came in; half an event is held back until it is whole.
+These endpoints tell their usage unasked. Only
 events that may tell of usage, an error or the end are decoded. Never raises; holds no more than one event, of which
 the last may carry a picture, and one batch of text.
 """
@@ -99,25 +100,25 @@ class EventStream:
 
     @property
     def mid_event(self) -> bool:
-        """Half an event was sent on."""
-        return bool(self._cutter.held)
+        """A part was sent on of an event that is longer than is held."""
+        return self._cutter.passing
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes as they arrived; all of them go on."""
+        """Take bytes as they arrived; whole events go on."""
         events = data if not self._cutter.held and data.endswith(EVENT_ENDS) else self._cutter.feed(data)
         if events:
             self._take(events)
-        return data
+        return events
 
     def end(self) -> bytes:
-        """The upstream is done; nothing was held back. An end that tells no usage was not looked into until now."""
+        """The upstream is done: return what was held back. An end that tells no usage was not looked into until now."""
         rest = self._cutter.rest()
         if rest:
             self._take(rest)
         if not self.finished and not self.error_seen and self.usage is None:
             self._text.digest()
             self.finished = self._deltas.latest_type in ENDS
-        return b""
+        return rest
 
     def text(self) -> str:
         """The answer's text so far; "" once the usage is known."""

@@ -1,9 +1,8 @@
 """Watches one streamed chat completion in passing: its usage, its end, its text.
 
-A read that ends at an event boundary and tells nothing new passes as the object that came in. With `strip_usage` the
-usage chunk, which the gateway alone asked for, is taken out, and an event that has not ended is held back until it has
-(no client can act on half an event); without it nothing is held back. Never raises; holds no more than one event and
-one batch of text.
+A read that ends at an event boundary and tells nothing new passes as the object that came in. An event that has not
+ended is held back until it has: no client can act on half an event. With `strip_usage` the usage chunk, which the
+gateway alone asked for, is taken out. Never raises; holds no more than one event and one batch of text.
 """
 
 import re
@@ -88,8 +87,8 @@ class OpenAIStream:
 
     @property
     def mid_event(self) -> bool:
-        """Half an event was sent on. Never so with `strip_usage`, unless an event is longer than is held."""
-        return not self._strip and bool(self._cutter.held)
+        """A part was sent on of an event that is longer than is held."""
+        return self._cutter.passing
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes as they arrived; return those to send on now."""
@@ -98,8 +97,7 @@ class OpenAIStream:
                 self._text.add(data)
             return data
         events = self._cutter.feed(data)
-        kept = self._take(events) if events else b""
-        return kept if self._strip else data
+        return self._take(events) if events else b""
 
     def end(self) -> bytes:
         """The upstream is done: return what was held back.
@@ -110,7 +108,7 @@ class OpenAIStream:
         kept = self._take(rest) if rest else b""
         if not self.finished:
             self.finished = self._final or self._all_finished()
-        return kept if self._strip else b""
+        return kept
 
     def text(self) -> str:
         """The answer's text so far, one choice after the other; "" once the usage is known."""

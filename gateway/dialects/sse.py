@@ -22,13 +22,15 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 class EventCutter:
     """Cuts a byte stream after its last complete event, and holds the rest until it is complete.
 
-    `held` is what waits for its end, read by read: a long event is joined once, not once for each read.
+    `held` is what waits for its end, read by read: a long event is joined once, not once for each read. `passing` says
+    that an event too long to be held is under way, and a part of it was returned.
     """
 
-    __slots__ = ("_held_bytes", "_longest_bytes", "held")
+    __slots__ = ("_held_bytes", "_longest_bytes", "held", "passing")
 
     def __init__(self, longest_bytes: int = MAX_EVENT_BYTES) -> None:
         self.held: list[bytes] = []
+        self.passing = False
         self._held_bytes = 0
         self._longest_bytes = longest_bytes
 
@@ -39,7 +41,9 @@ class EventCutter:
         else:
             before = b"".join(self.held[-_LONGEST_END:])[-_LONGEST_END:]
             end = max(0, _last_end(before + data) - len(before))
+        self.passing = self.passing and end == 0
         if end == 0 and self._held_bytes + len(data) > self._longest_bytes:
+            self.passing = True
             end = len(data)
         if end == 0:
             if data:
@@ -48,7 +52,8 @@ class EventCutter:
             return b""
         self.held.append(data[:end])
         complete = b"".join(self.held)
-        self.held = [data[end:]] if end < len(data) else []
+        # While `passing` never empty: who looks at `held` alone must not take the next read for a new event.
+        self.held = [data[end:]] if end < len(data) or self.passing else []
         self._held_bytes = len(data) - end
         return complete
 

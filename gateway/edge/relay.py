@@ -1,8 +1,8 @@
 """Relay: the upstream's answer to the client, counted in passing.
 
-Promises: a stream's bytes go on as they arrive, each read at once; an answer that the upstream cuts is never passed
-off as whole; the upstream's answer is closed on every way out. Memory: a whole answer up to `buffered_bytes`, one
-read of anything else.
+Promises: a stream's bytes go on as they arrive, each event as soon as it is whole; an answer that the upstream cuts is
+never passed off as whole; the upstream's answer is closed on every way out. Memory: a whole answer up to
+`buffered_bytes`, one event of a stream, one read of anything else.
 """
 
 import time

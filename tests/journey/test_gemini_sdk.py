@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -89,9 +90,11 @@ async def test_each_chunk_arrives_before_the_next_is_sent(tmp_path: Path, valkey
 
 
 async def test_an_array_stream_with_the_key_in_the_query(tmp_path: Path, valkey: ValkeyServer) -> None:
-    """F3, F4: curl without `alt=sse` gets the array piece by piece, metered like events; its key stays here."""
-    text = array(TOOL)
-    pieces = [text[:100], text[100:700], text[700:]]
+    """F3, F4: curl without `alt=sse` gets the array element by element, metered like events; its key stays here."""
+    text = array(TEXT)
+    first, *others = text.split(b"\n,\r\n")
+    pieces = [first, *(b"\n,\r\n" + element for element in others)]
+    arrived = set(itertools.accumulate(pieces))
     async with (
         scripted_upstream(Streamed(pieces, kind="application/json; charset=UTF-8", paced=True)) as upstream,
         stand(tmp_path, valkey, upstream.port, settings=SETTINGS) as here,
@@ -102,12 +105,12 @@ async def test_an_array_stream_with_the_key_in_the_query(tmp_path: Path, valkey:
         async with here.client.stream("POST", path, json=BODY) as answer, asyncio.timeout(20):
             async for data in answer.aiter_bytes():
                 got += data
-                if got in {text[:100], text[:700]}:
+                if got in arrived:
                     upstream.go_on.release()
         event = await here.event(answer.headers["x-request-id"])
 
     assert got == text
-    assert (event.input_tokens, event.output_tokens) == (STREAMED[TOOL].input_tokens, STREAMED[TOOL].output_tokens)
+    assert (event.input_tokens, event.output_tokens) == (STREAMED[TEXT].input_tokens, STREAMED[TEXT].output_tokens)
     assert (event.outcome, event.streamed) == (Outcome.OK, True)
     assert upstream.asked[0].line == f"POST {STREAM}?a=1 HTTP/1.1".encode()
 

@@ -31,11 +31,11 @@ def _framings(name: str) -> tuple[bytes, ...]:
 
 
 def read(name: str, reads: Iterable[bytes]) -> StreamReader:
-    """A reader that was fed these reads to their end, and passed each as it was."""
+    """A reader that was fed these reads to their end, and passed every byte of them in its turn."""
     reader = DIALECTS[wire.dialect_of(name)].stream_reader(strip_usage=False)
-    for data in reads:
-        assert reader.feed(data) is data
-    assert reader.end() == b""
+    came = list(reads)
+    sent = [reader.feed(data) for data in came]
+    assert b"".join([*sent, reader.end()]) == b"".join(came)
     return reader
 
 

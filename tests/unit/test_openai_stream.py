@@ -70,16 +70,26 @@ def test_ordinary_reads_pass_as_the_same_object() -> None:
             assert reader.feed(data) is data
 
 
-def test_half_an_event_is_held_back_only_where_usage_is_taken_out() -> None:
-    """A caller that keeps its usage chunk gets each byte as it comes; the other loses nothing by waiting."""
+def test_half_an_event_is_held_back() -> None:
+    """No caller can act on half an event, and an SDK's parser would stumble over one that is never ended."""
     whole = event(chunk())
     for strip in (True, False):
         reader = OPENAI.stream_reader(strip_usage=strip)
 
-        assert reader.feed(whole[:20]) == (b"" if strip else whole[:20])
-        assert reader.mid_event is not strip
-        assert reader.feed(whole[20:]) == (whole if strip else whole[20:])
+        assert reader.feed(whole[:20]) == b""
         assert not reader.mid_event
+        assert reader.feed(whole[20:]) == whole
+
+
+def test_nothing_is_put_inside_an_event_too_long_to_be_held() -> None:
+    """F1: a picture of many megabytes passes in pieces, and a sign of life or a stop waits until it has ended."""
+    reader = OPENAI.stream_reader(strip_usage=False)
+    piece = b"data: " + b"x" * MAX_EVENT_BYTES
+
+    assert reader.feed(piece) == piece
+    assert reader.mid_event
+    assert reader.feed(b"y") + reader.feed(b"\n\n") == b"y\n\n"
+    assert not reader.mid_event
 
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r\n"])

@@ -14,11 +14,10 @@ def test_a_stopped_array_is_closed() -> None:
     reader = DIALECTS["gemini"].stream_reader(strip_usage=False)
     first = json.dumps(json.loads(wire.payloads(NAME)[0]), indent=2).encode()
     half = first[: len(first) // 2]
-    reader.feed(b"[" + half)
-    assert reader.close_array(b"{}") == b""
-    reader.feed(first[len(half) :])
-    assert not reader.mid_event
-    told = json.loads(b"[" + first + reader.stop(Usage(12, 7, 5, 3)))
+    assert reader.feed(b"[" + half) == b""
+    assert reader.close_array(b"{}") == b"[{}]"
+    sent = reader.feed(first[len(half) :] + b",\r\n" + half)
+    told = json.loads(sent + reader.stop(Usage(12, 7, 5, 3)))
     assert told[0] == json.loads(first)
     assert told[1]["candidates"][0]["finishReason"] == "MAX_TOKENS"
     assert told[1]["usageMetadata"]["totalTokenCount"] == 19

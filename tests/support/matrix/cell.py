@@ -5,7 +5,7 @@ import contextlib
 from dataclasses import dataclass
 
 from gateway.domain.usage import CountedBy, Outcome, Usage, UsageEvent
-from tests.support.matrix.clients import Bit, Call, Callers
+from tests.support.matrix.clients import OWN_ERRORS, Bit, Call, Callers
 from tests.support.matrix.columns import SLICE_TOKENS, Column, tier
 from tests.support.matrix.endings import ENDINGS, HELD_TOKENS, SCANT_TOKENS, Ending, Then
 from tests.support.matrix.expectations import Is, expected
@@ -93,7 +93,8 @@ class Cell:
 
     async def _leave(self, here: Stand, call: Call, play: Play, heard: Heard) -> None:
         if self.ending.streamed:
-            bits = self.column.client.stream(call)
+            client = self.column.client
+            bits = (client.left or client.stream)(call)
             seen, begun = 0, 1 + len(play.wire.begin())
             while seen < begun or heard.words < self.ending.words:
                 heard.take(await anext(bits))
@@ -146,7 +147,7 @@ class Cell:
             wrong.append(f"counted by {last.counted_by}")
         if last.requests != (0 if self.wants is Is.NOTHING else 1):
             wrong.append(f"{last.requests} requests charged")
-        outcome = Outcome.STOPPED if self.stops else self.ending.outcome
+        outcome = Outcome.STOPPED if self.stops else self.ending.outcome(cancels=play.cancels)
         if last.outcome != outcome:
             wrong.append(f"outcome {last.outcome}, not {outcome}")
         if self.stops and got.tokens > SCANT_TOKENS + SLICE_TOKENS:
@@ -169,7 +170,7 @@ class Cell:
         ending = self.ending
         broken = ending.then is not Then.END or ending.status != 200
         if broken:
-            return [] if heard.error is not None else ["the client took a broken answer for a whole one"]
+            return self._judge_error(heard.error)
         if heard.error is not None:
             return [f"the client raised {heard.error!r}"]
         wrong = []
@@ -179,3 +180,8 @@ class Cell:
         if not self.stops and heard.words != ending.words:
             wrong.append(f"the client heard {heard.words} words of {ending.words}")
         return wrong
+
+    def _judge_error(self, error: Exception | None) -> list[str]:
+        if error is None:
+            return ["the client took a broken answer for a whole one"]
+        return [] if isinstance(error, OWN_ERRORS) else [f"the client raised {error!r}, which no app expects"]

@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 import anthropic
 import httpx
 import openai
+from google import genai
+from google.genai import errors, types
+from google.genai.models import AsyncModels
 
 from tests.support.matrix.wire import WORD
 
@@ -28,6 +31,18 @@ FINISHED = {
 """What the dialects call it."""
 
 
+class ToldError(Exception):
+    """The answer tells of an error."""
+
+
+class HalfError(Exception):
+    """The answer is half of one, and says nothing of why."""
+
+
+OWN_ERRORS = (openai.APIError, anthropic.APIError, errors.APIError, httpx.HTTPError, ToldError)
+"""What apps catch: a broken answer comes as one of these, never as a mistake of a parser's."""
+
+
 class Bit(NamedTuple):
     """What one event told."""
 
@@ -42,18 +57,27 @@ class Callers:
     http: httpx.AsyncClient
     openai: openai.AsyncOpenAI
     anthropic: anthropic.AsyncAnthropic
+    google: AsyncModels
 
 
 @asynccontextmanager
 async def callers(url: str) -> AsyncIterator[Callers]:
     """They speak to the gateway at `url`, and try once."""
     http = httpx.AsyncClient(timeout=60, trust_env=False, limits=httpx.Limits(max_connections=None))
+    # On httpx: on aiohttp it warns of itself.
+    options = types.HttpOptions(
+        base_url=url,
+        async_client_args={"transport": httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=None))},
+    )
+    third = genai.Client(api_key="none", http_options=options)
     async with (
         http,
         openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as first,
         anthropic.AsyncAnthropic(base_url=url, api_key="none", max_retries=0) as second,
+        third.aio as google,
     ):
-        yield Callers(http, first, second)
+        yield Callers(http, first, second, google.models)
+    third.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +110,8 @@ class Client:
 
     whole: Callable[[Call], Awaitable[Bit]]
     stream: Callable[[Call], AsyncGenerator[Bit]]
+    left: Callable[[Call], AsyncGenerator[Bit]] | None = None
+    """In place of `stream` where the SDK's own stream can't be left."""
 
 
 def bit(text: Any = "", finish: Any = "") -> Bit:

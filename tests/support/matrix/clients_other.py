@@ -1,4 +1,6 @@
-"""The official Anthropic SDK; Google's types on a strict parser of both framings; and callers without an SDK."""
+"""The official SDKs of Anthropic and of Google, with a strict parser beside it for what its own stream can't do (an
+array, and being left); and callers without an SDK.
+"""  # noqa: D205
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -8,7 +10,7 @@ from typing import Any
 import httpx
 from google.genai import types
 
-from tests.support.matrix.clients import Bit, Call, Client, bit
+from tests.support.matrix.clients import Bit, Call, Client, HalfError, ToldError, bit
 from tests.support.matrix.endings import HELD_TOKENS
 from tests.support.matrix.gemini_content import CALL
 from tests.support.matrix.wire import WORD
@@ -22,11 +24,10 @@ MESSAGES: dict[int, Any] = {
 }
 ASKED = {"role": "user", "parts": [{"text": "hi"}]}
 GAVE_BACK = {"functionResponse": {"name": "weather", "response": {"sky": "sunny"}}}
-CONTENTS = {1: [ASKED], 2: [ASKED, {"role": "model", "parts": [CALL]}, {"role": "user", "parts": [GAVE_BACK]}]}
-
-
-class ToldError(Exception):
-    """The answer tells of an error, or is none."""
+CONTENTS: dict[int, Any] = {
+    1: [ASKED],
+    2: [ASKED, {"role": "model", "parts": [CALL]}, {"role": "user", "parts": [GAVE_BACK]}],
+}
 
 
 async def message_whole(call: Call) -> Bit:
@@ -53,9 +54,16 @@ async def message_stream(call: Call) -> AsyncGenerator[Bit]:
 
 
 async def content_whole(call: Call) -> Bit:
-    """Gemini's answer."""
-    async with _post(call, f"/v1beta/models/{call.cell}:generateContent", _asked(call)) as answer:
-        return _chunk(json.loads(await answer.aread()))
+    """Gemini's answer, from the official SDK."""
+    google, contents = call.callers.google, CONTENTS[call.step]
+    return _bit(await google.generate_content(model=call.cell, contents=contents, config=_config(call)))
+
+
+async def content_stream(call: Call) -> AsyncGenerator[Bit]:
+    """The same, streamed. This one can't be left: it reads on."""
+    google, contents = call.callers.google, CONTENTS[call.step]
+    async for chunk in await google.generate_content_stream(model=call.cell, contents=contents, config=_config(call)):
+        yield _bit(chunk)
 
 
 async def content_events(call: Call) -> AsyncGenerator[Bit]:
@@ -69,11 +77,11 @@ async def content_events(call: Call) -> AsyncGenerator[Bit]:
             for event in filter(None, events):
                 yield _chunk(json.loads(event.removeprefix("data: ")))
         if rest:
-            raise ToldError(f"half an event: {rest}")
+            raise HalfError(rest)
 
 
 async def content_array(call: Call) -> AsyncGenerator[Bit]:
-    """The same as an array, which has to be one when it has ended."""
+    """The same as an array, which has to be closed when it has ended."""
     async with _post(call, f"/v1beta/models/{call.cell}:streamGenerateContent", _asked(call)) as answer:
         yield Bit()
         whole, words = "", 0
@@ -82,6 +90,8 @@ async def content_array(call: Call) -> AsyncGenerator[Bit]:
             for _ in range(words, whole.count(f'"{WORD}"')):
                 words += 1
                 yield Bit(1)
+    if not whole.rstrip().endswith("]"):
+        raise HalfError(whole[-80:])
     bits = [_chunk(element) for element in json.loads(whole)]
     yield Bit(sum(one.words for one in bits) - words, bits[-1].finish)
 
@@ -126,10 +136,21 @@ async def _post(call: Call, path: str, body: dict[str, Any]) -> AsyncIterator[ht
         yield answer
 
 
+def _config(call: Call) -> types.GenerateContentConfig:
+    headers = call.headers | {"x-goog-api-key": call.key}
+    return types.GenerateContentConfig(
+        max_output_tokens=HELD_TOKENS,
+        http_options=types.HttpOptions(api_version="v1beta", headers=headers, timeout=60_000),
+    )
+
+
 def _chunk(told: dict[str, Any]) -> Bit:
     if "error" in told:
         raise ToldError(told["error"])
-    chunk = types.GenerateContentResponse.model_validate(told)
+    return _bit(types.GenerateContentResponse.model_validate(told))
+
+
+def _bit(chunk: types.GenerateContentResponse) -> Bit:
     candidate = (chunk.candidates or [])[0]
     content = candidate.content
     text = "".join(part.text or "" for part in (content.parts or [] if content is not None else []))
@@ -137,6 +158,6 @@ def _chunk(told: dict[str, Any]) -> Bit:
 
 
 MESSAGES_CLIENT = Client(message_whole, message_stream)
-EVENTS = Client(content_whole, content_events)
+EVENTS = Client(content_whole, content_stream, content_events)
 ARRAY = Client(content_whole, content_array)
 ANYTHING = Client(anything_whole, anything_stream)

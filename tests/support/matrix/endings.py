@@ -42,12 +42,11 @@ class Ending:
     scant: bool = False
     steps: bool = False
 
-    @property
-    def outcome(self) -> Outcome:
-        """Of the event, where the tier stops nothing."""
+    def outcome(self, *, cancels: bool) -> Outcome:
+        """Of the event, where the tier stops nothing; `cancels` what a client left."""
         if self.status != 200:
             return Outcome.UPSTREAM_ERROR if self.status >= 500 else Outcome.CLIENT_ERROR
-        if self.leaves:
+        if self.leaves and (cancels or self.then is Then.END):
             return Outcome.CLIENT_GONE
         return {
             Then.END: Outcome.OK,
@@ -77,5 +76,7 @@ ENDINGS = {
     "client leaves before any text": Ending(words=0, leaves=True),
     "client leaves midway": Ending(words=2, leaves=True),
     "client leaves after the text": Ending(leaves=True),
+    "client leaves midway, no usage told": Ending(words=2, leaves=True, tells=False),
+    "client leaves midway, cut then": Ending(words=2, leaves=True, then=Then.CUT),
     "quota runs out midway": Ending(words=TOO_MANY_WORDS, scant=True),
 }

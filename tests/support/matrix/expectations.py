@@ -63,6 +63,8 @@ _WRITTEN: dict[str, Cell] = {
     "client leaves before any text": (Is.INPUT, Is.TOLD),
     "client leaves midway": (Is.SENT, Is.TOLD),
     "client leaves after the text": (Is.SENT, Is.TOLD),
+    "client leaves midway, no usage told": Is.SENT,
+    "client leaves midway, cut then": Is.SENT,
     "quota runs out midway": (Is.SENT, Is.TOLD),
 }
 """Of a dialect that writes text and tells its usage at the end."""
@@ -76,6 +78,7 @@ _TELLS_AS_IT_GOES: dict[str, Cell] = {
     "cut inside an event": Is.TOLD,
     "client leaves midway": Is.TOLD,
     "client leaves after the text": Is.TOLD,
+    "client leaves midway, cut then": Is.TOLD,
     "quota runs out midway": Is.TOLD,
 }
 _NO_TEXT: dict[str, Cell] = {
@@ -88,6 +91,8 @@ _NO_TEXT: dict[str, Cell] = {
     "client leaves before any text": (Is.ESTIMATE, Is.TOLD),
     "client leaves midway": (Is.ESTIMATE, Is.TOLD),
     "client leaves after the text": (Is.ESTIMATE, Is.TOLD),
+    "client leaves midway, no usage told": Is.ESTIMATE,
+    "client leaves midway, cut then": Is.ESTIMATE,
     "quota runs out midway": Is.TOLD,
 }
 """Pictures and sound. Half of one has no valid end: no quota stops it."""
@@ -120,6 +125,8 @@ _OWN: dict[str, dict[str, Cell]] = {
         "client leaves before any text": Is.REQUEST,
         "client leaves midway": Is.REQUEST,
         "client leaves after the text": Is.REQUEST,
+        "client leaves midway, no usage told": Is.ABSENT,
+        "client leaves midway, cut then": Is.REQUEST,
         "quota runs out midway": Is.ABSENT,
     },
 }

@@ -1,7 +1,6 @@
 """A caller on a raw socket, which reads its answer to the end or leaves in the middle, as its story says."""
 
 import asyncio
-import contextlib
 import json
 import random
 import time
@@ -46,9 +45,7 @@ class Caller:
         head = HEAD.format(key=self._key, name=story.name, length=len(story.body))
         writer.write(head.encode() + story.body)
         if story.leaves_at == 0:
-            with contextlib.suppress(TimeoutError):  # a refused one would wait in vain
-                async with asyncio.timeout(0.2):
-                    await gate.wait()
+            await _answered_or(gate, reader)
             await asyncio.sleep(random.Random(story.seed).random() / 20)
             return self._leave(story)
         lines = await _head(reader)
@@ -86,6 +83,15 @@ class Caller:
         await reader.readexactly(2)
         story.whole = ended and not broken
         return None
+
+
+async def _answered_or(gate: asyncio.Event, reader: asyncio.StreamReader) -> None:
+    """Until the upstream begins to answer, or there is an answer all the same: a refusal."""
+    either = [asyncio.ensure_future(gate.wait()), asyncio.ensure_future(reader.read(1))]
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    for task in either:
+        task.cancel()
+    await asyncio.gather(*either, return_exceptions=True)
 
 
 async def _head(reader: asyncio.StreamReader) -> list[str]:

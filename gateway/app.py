@@ -30,6 +30,7 @@ from gateway.edge.keep_alive import KeepAlive
 from gateway.edge.leases import Leases
 from gateway.edge.metering import Metering
 from gateway.edge.metering_verbs import MeteringVerbs
+from gateway.edge.pace_table import PaceTable
 from gateway.edge.proxy import Proxy
 from gateway.edge.relay import Relay
 from gateway.edge.routing import Routing
@@ -82,11 +83,14 @@ DRAIN_S = 5.0
 class Gateway:
     """One worker's gateway: `start` inside the loop that serves, then calls as an ASGI app, then `stop`."""
 
-    def __init__(self, settings: Settings, deployment: Deployment, version: int = 1) -> None:
-        """`version` counts the readings of gateway.yaml; `settings` are that one's."""
+    def __init__(
+        self, settings: Settings, deployment: Deployment, version: int = 1, paces: PaceTable | None = None
+    ) -> None:
+        """`version` counts the readings of gateway.yaml; `settings` are that one's. All workers share `paces`."""
         self._settings = settings
         self._version = version
         self._deployment = deployment
+        self._paces = paces or PaceTable()
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
         self._backlog = Backlog(settings.metering.max_backlog_events)
@@ -253,7 +257,7 @@ class Gateway:
         )
         most_bytes = metering.max_buffered_answer_mb * MIB
         relay = Relay(settling, extending, self._departures, most_bytes)
-        bandwidth = Bandwidth(settings.listen.workers, asyncio.get_running_loop().time)
+        bandwidth = Bandwidth(self._paces, settings.listen.workers, asyncio.get_running_loop().time)
         self._proxy = Proxy(
             snapshot=snapshot,
             callers=callers,

@@ -21,6 +21,7 @@ from gateway.cli.supervisor import Supervisor
 from gateway.cli.welcome import welcome
 from gateway.cli.worker import CUT_S, FLUSH_S, serve_gateway
 from gateway.domain.faults import Fault
+from gateway.edge.pace_table import PaceTable
 from gateway.ledger.schema import ensure_schema
 from gateway.quota.embedded import EmbeddedValkey
 from gateway.settings.deployment import Deployment
@@ -51,11 +52,12 @@ def run_fleet(
         if valkey.cut_short:
             log.warning("valkey_file_cut_short", log=str(valkey.log), meaning="a loss of power cost the last second")
     _clear(deployment)
+    paces = PaceTable()
     # The workers share what is in memory now: as long as no collection touches it, it stays shared.
     gc.freeze()
     gc.enable()
     supervisor = Supervisor(
-        [_worker(number, reloading, deployment, address) for number in range(settings.listen.workers)],
+        [_worker(number, reloading, deployment, paces, address) for number in range(settings.listen.workers)],
         below,
         valkey,
         reloading,
@@ -66,12 +68,12 @@ def run_fleet(
     return supervisor.run()
 
 
-def _worker(number: int, reloading: Reloading, deployment: Deployment, address: Address) -> Child:
+def _worker(number: int, reloading: Reloading, deployment: Deployment, paces: PaceTable, address: Address) -> Child:
     """A worker; each time it is started it goes by the settings in force then."""
     place = replace(deployment, worker=number)
 
     def body(line: Lifeline) -> None:
-        serve_gateway(reloading.settings, reloading.version, place, line)
+        serve_gateway(reloading.settings, reloading.version, place, paces, line)
 
     def listen() -> socket.socket:
         return listener(address, reloading.settings.listen.backlog)
@@ -79,7 +81,7 @@ def _worker(number: int, reloading: Reloading, deployment: Deployment, address: 
     def follow() -> Child:
         """On the same socket, under another number, as both run for a while."""
         workers = reloading.settings.listen.workers
-        new = _worker((number + workers) % (2 * workers), reloading, deployment, address)
+        new = _worker((number + workers) % (2 * workers), reloading, deployment, paces, address)
         new.listening = worker.listening
         return new
 

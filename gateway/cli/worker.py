@@ -17,6 +17,7 @@ import uvloop
 from gateway.app import Gateway
 from gateway.cli.child import REFUSED, TAKEN, Lifeline
 from gateway.edge.http_protocol import HttpProtocol
+from gateway.edge.pace_table import PaceTable
 from gateway.settings.deployment import Deployment
 from gateway.settings.handout import Handout, unpack
 from gateway.settings.model import Listen, Settings
@@ -31,14 +32,16 @@ FLUSH_S = 12.0
 FORCED_FLUSH_S = 1.0
 
 
-def serve_gateway(settings: Settings, version: int, deployment: Deployment, line: Lifeline) -> None:
-    """A worker's whole life. `settings` are the `version`-th reading of gateway.yaml."""
+def serve_gateway(settings: Settings, version: int, deployment: Deployment, paces: PaceTable, line: Lifeline) -> None:
+    """A worker's whole life. `settings` are the `version`-th reading of gateway.yaml, `paces` all workers' own."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve_gateway(settings, version, deployment, line))
+        runner.run(_serve_gateway(settings, version, deployment, paces, line))
 
 
-async def _serve_gateway(settings: Settings, version: int, deployment: Deployment, line: Lifeline) -> None:
-    gateway = Gateway(settings, deployment, version)
+async def _serve_gateway(
+    settings: Settings, version: int, deployment: Deployment, paces: PaceTable, line: Lifeline
+) -> None:
+    gateway = Gateway(settings, deployment, version, paces)
     await gateway.start()
     tellings: set[asyncio.Task[None]] = set()
 

@@ -2,14 +2,15 @@
 
 Promises: within a slice and `AHEAD_S` of the figure at any time, and of it over seconds; the account's connections
 take turns by slices, each within about `ROUND_S`, so that none starves another; one sleep for a slice or more, none
-where the tier has no figure. Slices are as large as that allows, as each costs a wake-up. A worker counts for itself:
-its share is the figure divided by the workers.
+where the tier has no figure. Slices are as large as that allows, as each costs a wake-up. The workers of a gateway pace
+an account together, by a table that they share.
 """
 
 import asyncio
 from collections.abc import Callable
 
 from gateway.edge.exchange import Exchange, Message, Send
+from gateway.edge.pace_table import PaceTable, name_of
 
 SLICE_S = 0.05
 """The time that a slice takes at most."""
@@ -30,36 +31,37 @@ PRUNED_ACCOUNTS = 1024
 
 
 class Bucket:
-    """One account's bytes of this worker.
+    """One account's bytes. `waiting` connections of this worker wait for their turn."""
 
-    `free_s` is when the last byte that was promised has left (loop's time); `waiting` connections wait for their turn.
-    """
+    __slots__ = ("_name", "_table", "_workers", "byte_s", "waiting")
 
-    __slots__ = ("byte_s", "free_s", "waiting")
-
-    def __init__(self, byte_s: float, now_s: float) -> None:
+    def __init__(self, account_id: str, byte_s: float, table: PaceTable, workers: int) -> None:
+        self._name = name_of(account_id)
+        self._table = table
+        self._workers = workers
         self.byte_s = byte_s
-        self.free_s = now_s
         self.waiting = 0
 
     def take(self, size: int, now_s: float) -> float:
-        """Promise `size` bytes; how many seconds from now they may leave, 0 for now."""
-        begin_s = max(self.free_s, now_s - LATE_S)
-        self.free_s = begin_s + size / self.byte_s
+        """Promise `size` bytes; how many seconds from now (loop's time) they may leave, 0 for now."""
+        free_s, place = self._table.free_s, self._table.place(self._name, now_s)
+        begin_s = max(free_s[place], now_s - LATE_S)
+        free_s[place] = begin_s + size / self.byte_s
         ahead_s = begin_s - now_s
         return ahead_s if ahead_s >= AHEAD_S else 0.0
 
     @property
     def slice_bytes(self) -> int:
-        """The bytes of one turn."""
-        slice_s = min(SLICE_S, ROUND_S / (self.waiting + 1))
+        """The bytes of one turn. As many connections are taken to wait at every other worker as wait here."""
+        slice_s = min(SLICE_S, ROUND_S / (self.waiting * self._workers + 1))
         return min(max(int(self.byte_s * slice_s), LEAST_SLICE_BYTES), MOST_SLICE_BYTES)
 
 
 class Bandwidth:
-    """The buckets of this worker, by account."""
+    """The buckets of this worker, by account. `clock` is monotonic, and one for all workers."""
 
-    def __init__(self, workers: int, clock: Callable[[], float]) -> None:
+    def __init__(self, table: PaceTable, workers: int, clock: Callable[[], float]) -> None:
+        self._table = table
         self._workers = workers
         self._clock = clock
         self._buckets: dict[str, Bucket] = {}
@@ -71,8 +73,8 @@ class Bandwidth:
         if bucket is None:
             if len(self._buckets) >= self._prune_at:
                 self._prune()
-            bucket = self._buckets[account_id] = Bucket(byte_s, self._clock())
-        bucket.byte_s = byte_s / self._workers
+            bucket = self._buckets[account_id] = Bucket(account_id, byte_s, self._table, self._workers)
+        bucket.byte_s = byte_s
         return bucket
 
     def pace(self, exchange: Exchange, byte_s: float) -> None:
@@ -80,9 +82,8 @@ class Bandwidth:
         exchange.send = _Paced(exchange, self.bucket(exchange.record.account_id, byte_s), self._clock).send
 
     def _prune(self) -> None:
-        """Forget who owes no wait: a new bucket says the same."""
-        now_s = self._clock()
-        self._buckets = {name: bucket for name, bucket in self._buckets.items() if bucket.free_s > now_s}
+        """Forget those that nobody waits for: the table knows what was promised."""
+        self._buckets = {account_id: bucket for account_id, bucket in self._buckets.items() if bucket.waiting}
         self._prune_at = max(PRUNED_ACCOUNTS, 2 * len(self._buckets))
 
 

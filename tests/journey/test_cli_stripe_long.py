@@ -114,7 +114,7 @@ async def test_sync_goes_on_where_stripe_failed_it(home: Path) -> None:
         13: says(answer(200, b'{"object": "list"}')),
     }
     async with paged_stripe(4 * PAGE, troubles) as stripe:
-        await settled(home, stripe, 4 * PAGE, timeout_s=1)
+        await settled(home, stripe, 4 * PAGE, timeout_s=3)
         status, lines, said, _ = await sync()
 
     assert (status, lines[-1]) == (0, "400 subscriptions, 400 differed, 400 mended, 0 of no known account"), said

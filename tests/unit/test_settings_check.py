@@ -56,7 +56,7 @@ def test_a_broken_file_is_compared_with_nothing(tmp_path: Path, capsys: pytest.C
     """Guarantee: who compares two files reads the mistakes of both, and why no difference is told."""
     new, old = tmp_path / "new.yaml", tmp_path / "old.yaml"
     sound = SHIPPED.read_text(encoding="utf-8")
-    new.write_text(sound.replace("concurrency: 20\n", "concurency: 20\n"), encoding="utf-8")
+    new.write_text(sound.replace("concurrency: 20\n", "concurrences: 20\n"), encoding="utf-8")
     old.write_text(sound.replace("level: info", "level: loud"), encoding="utf-8")
 
     assert run(str(new), "--diff", str(SHIPPED)) == 2

@@ -128,13 +128,15 @@ async def test_what_python_sends_is_what_the_header_says(link: RedisLink) -> Non
     await subject.limiter.settle(settled(request, 1, event=b"e"))
     hydrated, reserved, extension, settlement = sent.words
     keys = [f"tw:{{{_partition(reserved)}}}:{rest}".encode() for rest in (f"a:{ACCOUNT}", "holds", "leases", "events")]
-    assert hydrated[:5] == reserved[:5] == extension[:5] == settlement[:5] == (4, *keys)
+    assert reserved[:5] == extension[:5] == settlement[:5] == (4, *keys)
+    era = f"tw:{{{_partition(reserved)}}}:era".encode()
+    assert hydrated[:6] == (5, *keys, era)
     expires_s = start_s + 40 * 86_400
-    assert _unpack(hydrated[5]) == [ACCOUNT, 1, expires_s, "", "tokens/day", start_s, 3]
+    assert _unpack(hydrated[6]) == [ACCOUNT, 1, expires_s, "", "tokens/day", start_s, 3]
     assert reserved[5] == extension[5] == settlement[5] == subject.clock.now_us
     assert _unpack(reserved[6]) == [["r1", ACCOUNT, 7, 4, 60_000, "tokens/day", start_s, start_s + 86_400, 9, 2]]
     assert _unpack(extension[6]) == ["r1", "tokens/day", 9, 2]
-    assert _unpack(settlement[6]) == ["r1", 0, 0, "tokens/day", start_s, 1]
+    assert _unpack(settlement[6]) == ["r1", 0, "", "tokens/day", start_s, 1]
     assert settlement[7] == b"e"
 
 

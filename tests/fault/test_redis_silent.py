@@ -21,7 +21,10 @@ from tests.support.until import until
 from tests.support.valkey import ValkeyServer
 
 TIMEOUT_MS = 300
-SLACK_S = 1.0
+SILENT_S = 4.5
+SLACK_S = 3.0
+"""What a busy machine may add: with the time-out still well below the silence, which nobody may wait out."""
+
 LIMIT = 400
 SHARE = 0.25
 FAST = SETTINGS.replace("namespace: tw", f"namespace: tw, timeout_ms: {TIMEOUT_MS}, local_share: {SHARE}")
@@ -123,7 +126,7 @@ async def test_a_silent_redis_under_load(tmp_path: Path, valkey: ValkeyServer, h
         load = Load(here, keys)
         load.start(callers=4)
         await until(_served(truth, "paid", 20))
-        await silence(valkey, how, 2.5)
+        await silence(valkey, how, SILENT_S)
         await until(_asked_on(load))
         await load.stop()
         assert load.longest_s < TIMEOUT_MS / 1000 + SLACK_S

@@ -131,8 +131,8 @@ async def hold(stage: Stage, seed: int) -> None:
     events = stage.tollway.events(set(run.keys))
     for tier, account in run.accounts.items():
         stories, mine = run.stories[account], [event for event in events if event.account_id == account]
-        assert books(stories, mine) == []
-        assert windows(stage.tiers[tier], stories, mine) == []
+        assert not (wrong := books(stories, mine)), wrong
+        assert not (wrong := windows(stage.tiers[tier], stories, mine)), wrong
         assert live(stage.tiers[tier], await stage.tollway.counters(account), mine) == []
         concurrency = stage.tiers[tier].concurrency
         assert concurrency is None or most_at_once(stories) <= concurrency

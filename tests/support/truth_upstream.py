@@ -120,13 +120,12 @@ async def _stream(story: Story, writer: asyncio.StreamWriter) -> bool:
     _send(writer, STREAM_HEAD)
     last = story.tokens if story.ending is Ending.WHOLE else story.breaks_at
     for _ in range(last):
-        await _write(rng, writer, framed(chunk(TEXT)))
-        story.sent += 1
+        await _write(story, rng, writer, framed(chunk(TEXT)), tokens=1)
     if story.ending is Ending.WHOLE:
         tail = [chunk(None, finish="stop"), *([_usage(story)] if story.reports_usage else []), DONE]
         # Its slot may be free from here on: the gateway settles at the end that comes now.
         story.ended_s = time.perf_counter()
-        await _write(rng, writer, b"".join(framed(piece) for piece in tail) + framed(b""))
+        await _write(story, rng, writer, b"".join(framed(piece) for piece in tail) + framed(b""))
         story.told = story.reports_usage
         return True
     story.ended_s = time.perf_counter()
@@ -138,12 +137,18 @@ async def _stream(story: Story, writer: asyncio.StreamWriter) -> bool:
     return True
 
 
-async def _write(rng: random.Random, writer: asyncio.StreamWriter, data: bytes) -> None:
-    """Bytes in one write or two, with a pause or without, as TCP would cut them."""
+async def _write(
+    story: Story, rng: random.Random, writer: asyncio.StreamWriter, data: bytes, *, tokens: int = 0
+) -> None:
+    """Bytes in one write or two, with a pause or without, as TCP would cut them.
+
+    `tokens` count once the last byte is handed over: the gateway may have read it, and let go, in the pause after it.
+    """
     cut = rng.randint(1, len(data) - 1) if rng.random() < 0.4 else len(data)
-    for piece in (data[:cut], data[cut:]):
+    for piece, counted in ((data[:cut], 0 if data[cut:] else tokens), (data[cut:], tokens)):
         if piece:
             _send(writer, piece)
+            story.sent += counted
             await writer.drain()
             await asyncio.sleep(rng.choice(PAUSES_S))
     if writer.is_closing():

@@ -120,6 +120,7 @@ class Gateway:
             longest_pause_s=settings.redis.breaker_longest_pause_ms / 1000,
             outage=self._outage,
         )
+        await self._limiter.hear()
         self._replay = JournalReplay(
             self._outage,
             deployment.data_dir / JOURNAL,

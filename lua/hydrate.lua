@@ -3,8 +3,9 @@
 -- KEYS: account hash, holds hash, leases zset (not touched), events stream (not touched), the partition's era
 -- ARGV[1]: msgpack [account_id, version, expires s, mark, then per limit: name, window start s, used]
 -- ARGV[2]: what the era is called if it begins now: a name never used before
--- Reply: 1 created or there already; 0 usage was settled since the mark was taken, so that the ledger has to be read
---   again
+-- Reply: one of
+--   [1, era]  created, or there already
+--   [0]       usage was settled since the mark was taken, so that the ledger has to be read again
 -- Invariants: written only if absent; live holds are counted in again; running = live holds; a count is that of the
 --   latest window that is held in; nobody is admitted in a partition that has no era.
 
@@ -14,10 +15,10 @@ local FIRST, WIDTH, HOLD_FIRST, HOLD_WIDTH, PAIR_BYTES = 5, 3, 6, 5, 1
 
 local state = redis.call('HMGET', KEYS[1], 'v', 'x')
 if state[1] then
-  return 1
+  return {1, redis.call('GET', KEYS[5]) or ''}
 end
 if (state[2] or '') ~= mark then
-  return 0
+  return {0}
 end
 
 local used, running = {}, 0
@@ -49,4 +50,4 @@ redis.call('SET', KEYS[5], ARGV[2], 'NX')
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], unpack(writes))
 redis.call('EXPIREAT', KEYS[1], expires_s)
-return 1
+return {1, redis.call('GET', KEYS[5])}

@@ -18,10 +18,10 @@ from gateway.quota.limiter import Limiter
 from gateway.snapshot import Frame, Plan
 
 PATIENCE_S = 2.0
-"""How long a request waits for the flusher to pass what the stream held."""
+"""How long a request waits for its account: for the flusher to pass what the stream held, mostly."""
 
 LONGEST_S = 5.0
-"""How long an account is tried for whose answers keep ending: each settlement between the reading of the ledger and the
+"""How long an account is tried, for those who come later: each settlement between the reading of the ledger and the
 writing of the counters means to read again.
 """
 
@@ -43,13 +43,16 @@ class Hydration:
         self._loading: dict[str, asyncio.Task[None]] = {}
 
     async def hydrate(self, account_id: str, version: int, plan: Plan, frame: Frame) -> None:
-        """Make sure that the limiter has a state of the account."""
+        """Make sure that the limiter has a state of the account; after PATIENCE_S it counts as unavailable."""
         load = self._loading.get(account_id)
         if load is None:
             load = self._loading[account_id] = asyncio.create_task(self._load(account_id, version, plan, frame))
             load.add_done_callback(lambda done: self._loaded(account_id, done))
         # A caller who leaves must not stop the load that others wait for.
-        await asyncio.shield(load)
+        await asyncio.wait([load], timeout=PATIENCE_S)
+        if not load.done():
+            raise Fault(LIMITER_UNAVAILABLE, f"account {account_id} can't be hydrated in time")
+        load.result()
 
     def _loaded(self, account_id: str, load: asyncio.Task[None]) -> None:
         del self._loading[account_id]
@@ -60,7 +63,7 @@ class Hydration:
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + LONGEST_S
         while loop.time() < deadline_s:
-            mark = await self._limiter.flushed_mark(account_id, PATIENCE_S)
+            mark = await self._limiter.flushed_mark(account_id, deadline_s - loop.time())
             now_s = await self._moment_s(account_id)
             begun = plan.frame(now_s) if now_s >= frame.end_s else frame
             counters = [

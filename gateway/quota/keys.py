@@ -48,7 +48,7 @@ class Keyspace:
 
     def __init__(self, namespace: str, partitions: int) -> None:
         self._namespace = namespace
-        self._partitions = partitions
+        self.partitions = partitions
         self._keys: dict[str, AccountKeys] = {}
 
     def of(self, account_id: str) -> AccountKeys:
@@ -57,12 +57,16 @@ class Keyspace:
         if keys is None:
             if len(self._keys) >= self.REMEMBERED:
                 self._keys.clear()
-            keys = self._keys[account_id] = self._of(partition_of(account_id, self._partitions), account_id)
+            keys = self._keys[account_id] = self._of(self.partition(account_id), account_id)
         return keys
+
+    def partition(self, account_id: str) -> int:
+        """The number of the partition that an account is in."""
+        return partition_of(account_id, self.partitions)
 
     def everywhere(self) -> list[AccountKeys]:
         """The keys of each partition, those of no account."""
-        return [self._of(partition, "") for partition in range(self._partitions)]
+        return [self._of(partition, "") for partition in range(self.partitions)]
 
     def _of(self, partition: int, account_id: str) -> AccountKeys:
         prefix = f"{self._namespace}:{{{partition}}}"

@@ -159,12 +159,15 @@ class RedisLimiter:
     async def reap(self) -> int:
         """See `Limiter.reap`."""
         # In one write with the looks for what is due.
-        looks = [self._link.call("GET", keys.era) for keys in self._keyspace.everywhere()]
-        heard = asyncio.gather(*looks, return_exceptions=True)
+        eras = self._look()
         try:
             return await self._reaping.reap(self.clock_offset_ms)
         finally:
-            self._hear(await heard)
+            self._hear(await eras)
+
+    async def hear(self) -> None:
+        """Learn the eras, where the server answers; `reap` does the same."""
+        self._hear(await self._look())
 
     async def drain(self, patience_s: float) -> int:
         """Wait until every settlement is confirmed, at most `patience_s`; how many were not."""
@@ -187,7 +190,13 @@ class RedisLimiter:
         for counter in counters:
             call += (counter.name, counter.start_s, counter.used)
         keys = self._keyspace.of(account_id)
-        return bool(await self._run("hydrate", (*keys, keys.era), _pack(call), secrets.token_hex(8)) == 1)
+        done, *era = await self._run("hydrate", (*keys, keys.era), _pack(call), secrets.token_hex(8))
+        if era:
+            # Heard at once: a settlement that is repeated without an era has its account rebuilt.
+            eras = list(self.eras or ("",) * self._keyspace.partitions)
+            eras[self._keyspace.partition(account_id)] = era[0].decode()
+            self.eras = tuple(eras)
+        return bool(done)
 
     async def peek(self, account_id: str) -> tuple[int, int, dict[str, tuple[int, int]]] | None:
         """See `Limiter.peek`."""
@@ -322,6 +331,11 @@ class RedisLimiter:
         attempt = self._unsettled.pop(request_id, None)
         if attempt is not None:
             attempt.withdrawn = True
+
+    def _look(self) -> "asyncio.Future[list[bytes | BaseException | None]]":
+        """At all partitions' eras."""
+        looks = [self._link.call("GET", keys.era) for keys in self._keyspace.everywhere()]
+        return asyncio.gather(*looks, return_exceptions=True)
 
     def _hear(self, eras: Sequence[bytes | BaseException | None]) -> None:
         """Note the partitions' eras. Where one was not heard, the old ones stand: whoever knows less trusts less."""

@@ -49,7 +49,8 @@ def _options() -> argparse.Namespace:
 
 def _outage(options: argparse.Namespace) -> int:
     seen = outage.play(options.outage, options.database)
-    print(f"the longest wait beyond the upstream's own: {seen.longest_s:.3f} s")
+    print(f"the longest wait beyond the upstream's own: {seen.longest_s:.3f} s, of those who asked before its return")
+    print(f"of those who asked after it: {seen.longest_after_s:.3f} s")
     for account, told in seen.told.items():
         print(f"meanwhile {account} was told {dict(sorted(told.items()))}")
     print(f"nothing was left to settle or to flush {seen.agreed_s:.2f} s after the last request")

@@ -2,10 +2,12 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from gateway.domain.decisions import Counter, Missing, Refused, Stale
 from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
+from gateway.quota.keys import era_of
 from tests.support.limiters import ACCOUNT, Subject, admit, asked, counts, hydrate, line, running, settled
 
 
@@ -16,6 +18,22 @@ async def test_what_the_ledger_knows_counts(subject: Subject) -> None:
     assert await subject.limiter.peek(ACCOUNT) == (7, 0, {"requests/hour": (now_s, 4)})
     await admit(subject, asked("r1", line(now_s, 5), version=7))
     assert isinstance(await subject.limiter.reserve(asked("r2", line(now_s, 5), version=7)), Refused)
+
+
+async def test_a_hydration_tells_the_era(subject: Subject) -> None:
+    """Whoever is admitted next names the era it is admitted in: a repeat of its settlement leaves the account as it is,
+    where one without an era has it rebuilt, and all its callers wait for the ledger.
+    """  # noqa: D205
+    now_s = subject.clock.now_s
+    await hydrate(subject, Counter("requests/hour", now_s, 0))
+    assert era_of(subject.limiter.eras, ACCOUNT)
+
+    request = asked("r1", line(now_s, 9))
+    await admit(subject, request)
+    once = msgspec.structs.replace(settled(request, 1), eras=subject.limiter.eras)
+    await subject.limiter.settle(once)
+    await subject.limiter.settle(msgspec.structs.replace(once, again=True))
+    assert await counts(subject) == {"requests/hour": (now_s, 1)}
 
 
 async def test_the_first_hydration_wins(subject: Subject) -> None:

@@ -119,8 +119,7 @@ class UsagePages:
                 raise
             return caller, None
         if live and live[0] > caller.version:
-            directory.forget(caller.account_id)
-            caller = await directory.identify(token)
+            caller = await directory.identify_anew(caller, token)
         return caller, live
 
     def entitled(self, standing: Standing, now_s: int) -> tuple[Entitlements, Tier]:

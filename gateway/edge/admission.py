@@ -106,8 +106,7 @@ class Admission:
                 self._outage.saw(caller.account_id, frame.lines, decision.used)
                 return _decided(exchange, frame, decision)
             if isinstance(decision, Stale):
-                self._directory.forget(caller.account_id)
-                caller = await self._directory.identify(token)
+                caller = await self._directory.identify_anew(caller, token)
             elif isinstance(decision, Missing):
                 # Before the answer the limiter's clock may not have been known: the frame is looked up again.
                 frame = plan.frame(max(begun_ms, self._limiter.now_ms) // 1000)
@@ -121,8 +120,7 @@ class Admission:
 
         Such a request never comes to the limiter, which would tell that the account has changed: the ledger is asked.
         """
-        self._directory.forget(caller.account_id)
-        caller = await self._directory.identify(token)
+        caller = await self._directory.identify_anew(caller, token)
         plan: Plan | None = caller.plan or self.plans.get(caller.tier)
         if plan is None:
             raise Fault(UNKNOWN_TIER, f"account {caller.account_id} is on tier {caller.tier}, which is not defined")
@@ -140,8 +138,7 @@ class Admission:
             if exchange.frame is not None:
                 exchange.used = tuple([used_of(live[2], line) for line in exchange.frame.lines])
             raise shut
-        self._directory.forget(caller.account_id)
-        caller = await self._directory.identify(token)
+        caller = await self._directory.identify_anew(caller, token)
         if not live:  # from now on the limiter knows the version, and who asks again costs the ledger nothing
             await self._hydration.hydrate(
                 caller.account_id, caller.version, plan, plan.frame(self._limiter.now_ms // 1000)

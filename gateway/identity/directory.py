@@ -2,7 +2,7 @@
 
 `known` is the hot path and answers only what is plainly fine; every other case goes to `identify`, which asks the
 ledger, once per key at a time, and says exactly what is wrong. A change of an account reaches every gateway through
-the limiter (it answers Stale), upon which the edge calls `forget` and `identify`. Entitlements that change by the clock
+the limiter (it answers Stale), upon which the edge calls `identify_anew`. Entitlements that change by the clock
 are worked out anew at that second, from what was read. While the ledger is down, what was read in the last ten minutes
 goes on to serve. A key's state is told only to who holds its secret.
 """
@@ -145,6 +145,11 @@ class Directory:
             raise Fault(expired)
         entry.seen = self._quick(token)
         return entry.caller
+
+    async def identify_anew(self, caller: Caller, token: bytes) -> Caller:
+        """The caller as of now, whose account changed since it was read. Raises as `identify`."""
+        self.forget(caller.account_id)
+        return await self.identify(token)
 
     async def _of_key(self, token: bytes) -> _Known | None:
         """What is known of the API key; None where there is none of that text."""

@@ -15,6 +15,7 @@ pytest_plugins = [
     "tests.support.postgres",
     "tests.support.ledgers",
     "tests.support.command_line",
+    "tests.support.examples",
 ]
 
 # No test asserts on time: what takes long on a busy machine is not wrong.

@@ -13,27 +13,15 @@ import httpx
 import openai
 import pytest
 
-from tests.support.examples import CHAT, Example, Person, in_one_hour, in_thread
-from tests.support.sdk_upstream import Upstream, called, said, sdk_upstream
+from tests.support.examples import CHAT, Example, Person, in_one_hour
+from tests.support.sdk_upstream import Upstream, called, said
 from tests.support.serving import until
 from tests.support.stripe_objects import example, subscription
 
 DAY_S = 86_400
 TOOLS: Any = [{"type": "function", "function": {"name": "balance", "parameters": {"type": "object"}}}]
 
-
-@pytest.fixture(scope="module")
-def books() -> Iterator[Upstream]:
-    """The upstream of all tests here."""
-    with in_thread(sdk_upstream()) as upstream:
-        yield upstream
-
-
-@pytest.fixture(autouse=True)
-def upstream(books: Upstream) -> Upstream:
-    """The same: nine tokens in and four out a turn, unless a test says otherwise."""
-    books.turns[:] = [said("hello", " there")]
-    return books
+pytestmark = pytest.mark.usefixtures("upstream")
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ import pytest
 from gateway.__main__ import main
 from gateway.settings.data_files import data_file
 from gateway.settings.environment import variables
+from tests.support.sdk_upstream import Upstream, said, sdk_upstream
 from tests.support.serving import Serving
 from tests.support.stripe_objects import SECRET, event, signed
 
@@ -186,3 +187,17 @@ def in_thread(made: AbstractAsyncContextManager[_Made]) -> Iterator[_Made]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+@pytest.fixture(scope="module")
+def books() -> Iterator[Upstream]:
+    """What stands behind an example of tokens, for all tests of a file; `upstream` is the same for one of them."""
+    with in_thread(sdk_upstream()) as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def upstream(books: Upstream) -> Upstream:
+    """It takes nine tokens in and gives four out a turn, unless the test says otherwise."""
+    books.turns[:] = [said("hello", " there")]
+    return books

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.metering import App, app_beside
+from tests.support.shifted_clock import shifted_clock
+from tests.support.stand import SETTINGS
 from tests.support.until import until
 from tests.support.valkey import ValkeyServer
 
@@ -94,7 +96,7 @@ async def play(app: App, steps: Sequence[Step]) -> None:
                 return True
             return (await app.used(), await app.running()) == (model.used, model.running)
 
-        await until(agrees, 3)
+        await until(agrees)
     for name, (state, tokens) in model.state.items():
         if state != HELD:
             event = await app.here.event(app.wire_id(name))
@@ -102,14 +104,20 @@ async def play(app: App, steps: Sequence[Step]) -> None:
 
 
 @pytest.fixture
-def runner(tmp_path: Path, valkey: ValkeyServer) -> Iterator[tuple[asyncio.Runner, App]]:
-    """A loop of the test's own, and a gateway in it."""
+def runner(
+    tmp_path: Path, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[asyncio.Runner, App]]:
+    """A loop of the test's own, and a gateway in it at noon: no day ends here. It waits for a slow Redis."""
+    shifted_clock(monkeypatch).put(window_s=86_400, left_s=43_200)
     with asyncio.Runner() as loop:
-        opened = app_beside(tmp_path, valkey)
+        opened = app_beside(
+            tmp_path, valkey, settings=SETTINGS.replace("namespace: tw", "namespace: tw, timeout_ms: 20000")
+        )
         yield loop, loop.run(opened.__aenter__())
         loop.run(opened.__aexit__(None, None, None))
 
 
+@pytest.mark.timeout(240)
 def test_any_order_of_verbs_is_charged_once(runner: tuple[asyncio.Runner, App]) -> None:
     """Retries, duplicates and verbs out of order neither lose nor double a token, nor leave a slot taken."""
     loop, app = runner

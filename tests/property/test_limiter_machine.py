@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 import hypothesis.strategies as st
 import msgspec
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import (
     Bundle,
@@ -354,6 +355,7 @@ class LimiterMachine(RuleBasedStateMachine):
         return {key.decode().rpartition(":")[2] for key in keys}
 
 
+@pytest.mark.timeout(240)
 def test_the_scripts_do_as_the_model_does(valkey: ValkeyServer) -> None:
     """Whatever happens in whatever order, the scripts count as the model does: no limit passed, no slot leaked (B1)."""
     LimiterMachine.server = valkey

@@ -55,6 +55,7 @@ def test_a_whole_answer_is_counted_as_the_provider_counted_it(name: str) -> None
     assert DIALECTS[wire.dialect_of(name)].read_usage(wire.whole(name)) == wire.WHOLE[name]
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", NAMES)
 def test_cut_at_every_byte(name: str) -> None:
     """Wherever one read ends and the next begins, the usage is that of the recording."""

@@ -23,7 +23,7 @@ from gateway.domain.audit import SYSTEM
 from gateway.domain.subscriptions import Subscription
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.stripe_inbox import InboxEvent, State
-from tests.support.ledgers import url_of
+from tests.support.ledgers import url_of, without_fsync
 from tests.support.own_stripe import OwnStripe
 from tests.support.stripe_objects import event, subscription
 
@@ -44,7 +44,7 @@ class Bench:
 def bench(ledger_path: Path) -> Iterator[Bench]:
     """Open for one test."""
     with asyncio.Runner() as runner:
-        ledger = Ledger.open(url_of(ledger_path))
+        ledger = without_fsync(Ledger.open(url_of(ledger_path)))
         yield Bench(runner, ledger)
         runner.run(ledger.close())
 
@@ -125,6 +125,7 @@ bounded = settings(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 @bounded
 @given(lives(), st.data())
 def test_told_by_events_alone_it_ends_as_stripe_has_it(
@@ -146,6 +147,7 @@ def test_told_by_events_alone_it_ends_as_stripe_has_it(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 @bounded
 @given(lives(), st.data())
 def test_asked_for_it_ends_as_stripe_has_it(

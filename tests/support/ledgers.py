@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy.event import listens_for
 
 from gateway.domain.usage import CountedBy, Outcome, UsageEvent
 from gateway.ledger.ledger import Ledger
@@ -109,6 +110,20 @@ async def ledger(ledger_url: str) -> AsyncIterator[Ledger]:
     opened = Ledger.open(ledger_url)
     yield opened
     await opened.close()
+
+
+def without_fsync(ledger: Ledger) -> Ledger:
+    """The same, not open yet; SQLite then leaves it to the system when commits reach the disk. For tests of thousands
+    of commits, which a slow disk would draw out to minutes, and in which no power is cut.
+    """  # noqa: D205
+    if ledger.single_writer:
+
+        @listens_for(ledger._store.writer.sync_engine, "connect")
+        def hurry(connection: Any, _record: object) -> None:
+            with closing(connection.cursor()) as cursor:
+                cursor.execute("PRAGMA synchronous=OFF")
+
+    return ledger
 
 
 def rows_of(url: str, *statements: str) -> list[tuple[Any, ...]]:

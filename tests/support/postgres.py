@@ -26,7 +26,7 @@ import pytest
 
 from gateway.ledger.schema import ensure_schema
 
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 40.0
 NOBODY = 65_534
 FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "shared_buffers=32MB", "log_min_messages=error")
 

@@ -18,7 +18,7 @@ from typing import Self
 
 import pytest
 
-START_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 30.0
 
 
 def server_binary() -> Path:
@@ -90,7 +90,7 @@ class ValkeyServer:
     def call(self, line: bytes) -> bytes:
         """One inline command, blocking; the first bytes of the reply as they come."""
         with socket.socket(socket.AF_UNIX) as link:
-            link.settimeout(5)
+            link.settimeout(20)
             link.connect(str(self._socket))
             link.sendall(line + b"\r\n")
             return link.recv(65536)

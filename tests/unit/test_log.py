@@ -103,15 +103,17 @@ async def test_a_request_is_told_soon_and_when_it_ended(capfd: pytest.CaptureFix
     configure("json", "info")
     telemetry = Telemetry(Metrics(), log_requests=True)
     before_s = time.time()
-    telemetry.finish(RequestRecord(request_id="r1", status=200, ended_s=time.perf_counter() - 60))
+    record = RequestRecord(request_id="r1", status=200, ended_s=time.perf_counter() - 60)
+    after_s = time.time()
+    telemetry.finish(record)
     out = ""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while "r1" not in out:
             await asyncio.sleep(0.01)
             out += capfd.readouterr().out
 
     ended_s = datetime.fromisoformat(json.loads(out)["time"]).timestamp()
-    assert ended_s == pytest.approx(before_s - 60, abs=1)
+    assert before_s - 61 <= ended_s <= after_s - 59
 
 
 async def test_many_requests_are_each_told_once_in_turn(capfd: pytest.CaptureFixture[str]) -> None:
@@ -218,7 +220,7 @@ async def test_a_line_is_out_soon_without_a_flush(capfd: pytest.CaptureFixture[s
     log.info("first")
     assert capfd.readouterr().out == ""
     out = ""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while "first" not in out:
             await asyncio.sleep(0.01)
             out += capfd.readouterr().out

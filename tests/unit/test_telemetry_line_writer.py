@@ -34,7 +34,7 @@ def _read_available(fd: int) -> bytes:
 
 async def _next_bytes(fd: int) -> bytes:
     data = b""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not data:
             await asyncio.sleep(0.01)
             data = _read_available(fd)
@@ -140,7 +140,7 @@ async def test_threads_log_beside_the_loop(pipe: tuple[int, int]) -> None:
             writer.write(b"%d-%d\n" % (name, number))
 
     got = b""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         workers = asyncio.gather(*(asyncio.to_thread(log_many, name) for name in range(4)))
         while not workers.done():
             writer.flush()
@@ -182,7 +182,7 @@ async def test_a_teller_that_fails_does_not_end_the_log(pipe: tuple[int, int]) -
     loop, failed = asyncio.get_running_loop(), asyncio.Event()
     loop.set_exception_handler(lambda _loop, _context: failed.set())
     writer.expect(_fail)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await failed.wait()
     writer.write(b"later\n")
 

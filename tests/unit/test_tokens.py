@@ -47,6 +47,13 @@ class Clock:
         return self.now_s
 
 
+@pytest.fixture(autouse=True)
+def _time_for_the_issuer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test here is about an issuer that is slow; on a busy machine each is."""
+    monkeypatch.setattr(module, "FIRST_WAIT_S", 30)
+    monkeypatch.setattr(module, "FETCH_S", 30)
+
+
 @pytest.fixture
 def clock() -> Clock:
     """The key set's monotonic clock."""
@@ -81,10 +88,11 @@ async def refusal(tokens: Tokens, token: bytes) -> tuple[str, str]:
 async def test_a_signed_token_is_taken(issuer: TokenIssuer, clock: Clock, key: Any, algorithm: str) -> None:
     """F4: whatever kind of key an identity provider signs with, its people get in, as whom it says."""
     issuer.keys = [public(key, "one")]
+    began_s = time.time()
     found, claims, ends_s = await tokens_of(issuer, clock).check(signed(key, algorithm=algorithm))
 
     assert (found.issuer, claims["sub"]) == (ISSUER, "acme")
-    assert ends_s == pytest.approx(time.time() + 630, abs=5)
+    assert began_s + 629 <= ends_s <= time.time() + 630
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from tests.chaos.stage import Stage
 from tests.support.truth_caller import Caller
 from tests.support.truth_story import Story, draw
 
-PATIENCE_S = 20.0
+PATIENCE_S = 30.0
 """No request takes longer: the longest time-out of an upstream, stalls and a failed-over Valkey's among them."""
 
 Pause = Callable[[random.Random, Story], float]

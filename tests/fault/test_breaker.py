@@ -20,7 +20,7 @@ from tests.support.limiters import PARTITIONS, RedisSubject, asked, hydrate, lin
 from tests.support.until import until
 from tests.support.valkey import ValkeyServer
 
-TIMEOUT_S = 0.2
+TIMEOUT_S = 2.0
 
 
 async def refused(limiter: RedisLimiter, number: int, start_s: int = 0) -> str:
@@ -48,7 +48,7 @@ async def test_nobody_waits_while_it_is_open(redis_subject: RedisSubject, valkey
     try:
         began_s = time.monotonic()
         await asyncio.gather(*[refused(limiter, number) for number in range(200)])
-        assert time.monotonic() - began_s < TIMEOUT_S + 1
+        assert time.monotonic() - began_s < 2 * TIMEOUT_S
         for number in range(3):
             await refused(limiter, number)
         assert limiter.breaker.open
@@ -120,7 +120,7 @@ async def loading_server() -> AsyncIterator[str]:
 async def test_a_server_that_loads_its_data_is_unavailable() -> None:
     """D6: a Redis that has just been started answers -LOADING to every call, for minutes where there is much."""
     async with loading_server() as url:
-        link = RedisLink(url, timeout_s=1)
+        link = RedisLink(url, timeout_s=10)
         await link.open()
         limiter = RedisLimiter(link, partitions=PARTITIONS)
         texts = [await refused(limiter, number) for number in range(4)]
@@ -157,7 +157,7 @@ async def test_one_probe_at_a_time_and_ever_less_often() -> None:
         ended_s = loop.time()
         probes[-1][1].set_exception(Fault(LIMITER_UNAVAILABLE, "still gone"))
     await until(asked_again(5))
-    assert probes[-1][0] - ended_s >= 0.2
+    assert probes[-1][0] - ended_s > 0.19  # the loop's clock counts milliseconds
     assert probes[0][1].done()
     probes[-1][1].set_result(None)
     await until(lambda: closed(breaker))

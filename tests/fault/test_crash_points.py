@@ -18,7 +18,7 @@ from tests.support.until import until
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_a_kill_at_every_step_loses_nothing_and_counts_nothing_twice(bare_url: str, tmp_path: Path) -> None:
     """A8, B1: whichever step a worker dies at, what its callers have whole is charged as the upstream counted it, what
     was cut is charged its input at least and no more than was made of it, each request once; and the counters, the sums

@@ -89,7 +89,7 @@ async def test_answers_without_a_body_leave_the_connection_in_step(
         async with wire(here) as (reader, writer):
             for _ in range(3):
                 writer.write(request)
-                async with asyncio.timeout(3):
+                async with asyncio.timeout(20):
                     status, fields = await head_of(reader)
                 assert status == int(reply.split()[1])
                 assert fields.get("content-length") == length

@@ -40,7 +40,11 @@ async def test_drains_are_bounded(tmp_path: Path, valkey: ValkeyServer, bound: s
     async def silent(visit: Visit) -> None:
         await visit.request()
         await visit.say(STREAM_HEAD, framed(chunk("word ")))
-        await visit.client_gone()
+        gone = asyncio.ensure_future(visit.client_gone())
+        over = asyncio.ensure_future(peer.release.wait())
+        await asyncio.wait((gone, over), return_when=asyncio.FIRST_COMPLETED)
+        over.cancel()
+        gone.cancel()
         let_go.release()
 
     settings = SETTINGS.replace("flush_interval_ms: 20", f"flush_interval_ms: 20, {bound}")
@@ -52,7 +56,7 @@ async def test_drains_are_bounded(tmp_path: Path, valkey: ValkeyServer, bound: s
                 await head_of(reader)
                 await reader.readuntil(b"word ")
             await until(noticed(here))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await let_go.acquire()
             if bound.startswith("drain_s"):
                 await let_go.acquire()
@@ -60,6 +64,7 @@ async def test_drains_are_bounded(tmp_path: Path, valkey: ValkeyServer, bound: s
         assert len(here.gateway._departures.draining) == (1 if bound.startswith("max") else 0)
         events = await events_of(here.ledger)
         assert {event.outcome for event in events} <= {Outcome.CLIENT_GONE}
+        peer.release.set()
 
 
 async def test_a_graceful_stop_waits_for_drains(tmp_path: Path, valkey: ValkeyServer) -> None:

@@ -47,7 +47,11 @@ def _held_back(release: asyncio.Event) -> Script:
 
 async def test_redis_gone_is_told_at_once_and_not_blamed_on_the_caller(tmp_path: Path, valkey: ValkeyServer) -> None:
     """503 with Retry-After within a blink, never 401 or 429; once Redis is back, so is the service."""
-    async with odd_peer(always(REPLY)) as peer, stand(tmp_path, valkey, peer.port, tiers=TIERS) as here:
+    patient = SETTINGS.replace("namespace: tw", "namespace: tw, timeout_ms: 20000")
+    async with (
+        odd_peer(always(REPLY)) as peer,
+        stand(tmp_path, valkey, peer.port, tiers=TIERS, settings=patient) as here,
+    ):
         key = await here.account()
         assert (await _ask(here, key)).status_code == 200
         await at_rest(here, valkey)
@@ -55,7 +59,7 @@ async def test_redis_gone_is_told_at_once_and_not_blamed_on_the_caller(tmp_path:
         for _ in range(3):
             started_s = time.perf_counter()
             answer = await _ask(here, key)
-            assert time.perf_counter() - started_s < 0.5
+            assert time.perf_counter() - started_s < 10, "the time-out was waited for"
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "limiter_unavailable")
             assert int(answer.headers["retry-after"]) >= 1
         assert peer.connections == 1
@@ -72,14 +76,19 @@ async def test_redis_hung_is_waited_for_no_longer_than_its_time_out(tmp_path: Pa
     """A Redis that takes calls and never answers costs a caller one time-out, and a reservation that it makes on
     waking is given back.
     """  # noqa: D205
-    async with odd_peer(always(REPLY)) as peer, stand(tmp_path, valkey, peer.port, tiers=TIERS) as here:
+    waiting_s = 3
+    settings = SETTINGS.replace("namespace: tw", f"namespace: tw, timeout_ms: {waiting_s * 1000}")
+    async with (
+        odd_peer(always(REPLY)) as peer,
+        stand(tmp_path, valkey, peer.port, tiers=TIERS, settings=settings) as here,
+    ):
         key = await here.account()
         assert (await _ask(here, key)).status_code == 200
         os.kill(valkey.pid, signal.SIGSTOP)
         try:
             started_s = time.perf_counter()
             answers = await asyncio.gather(*[_ask(here, key) for _ in range(20)])
-            assert time.perf_counter() - started_s < 2
+            assert time.perf_counter() - started_s < 2 * waiting_s
         finally:
             os.kill(valkey.pid, signal.SIGCONT)
         assert {answer.status_code for answer in answers} == {503}
@@ -151,10 +160,10 @@ async def test_scripts_flushed_under_load_cost_nothing(tmp_path: Path, valkey: V
 
 
 async def test_a_busy_account_is_rebuilt_while_its_answers_end(tmp_path: Path, valkey: ValkeyServer) -> None:
-    """Redis is emptied while an account's answers run and end one by one, twenty a second: the next request waits for
+    """Redis is emptied while an account's answers run and end one by one, ten a second: the next request waits for
     the account to be rebuilt, and is served within seconds, not only once the last of them has ended.
     """  # noqa: D205
-    ends: list[asyncio.Event] = [asyncio.Event() for _ in range(60)]
+    ends: list[asyncio.Event] = [asyncio.Event() for _ in range(90)]
     waiting = iter(ends)
 
     async def slow(visit: Visit) -> None:
@@ -176,13 +185,16 @@ async def test_a_busy_account_is_rebuilt_while_its_answers_end(tmp_path: Path, v
         await running[5]
         assert (await _ask(here, key)).status_code == 200
         assert not ending.done()
-        await asyncio.gather(ending, *running)
+        ending.cancel()
+        for end in ends:
+            end.set()
+        await asyncio.gather(*running)
         await at_rest(here, valkey)
 
 
 async def _one_by_one(ends: list[asyncio.Event]) -> None:
     for end in ends:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.1)
         end.set()
 
 

@@ -164,9 +164,9 @@ async def test_a_slow_reader_holds_back_only_itself(tmp_path: Path, valkey: Valk
         async with wire(here) as (reader, writer):
             writer.write(post(key, stream=True, max_tokens=7))
             await head_of(reader)
-            await until(silences(here, 3), 20)
+            await until(silences(here, 3))
             for _ in range(10):
-                async with wire(here) as (other, asking), asyncio.timeout(5):
+                async with wire(here) as (other, asking), asyncio.timeout(20):
                     asking.write(post(key, stream=True))
                     await head_of(other)
                     assert (await body_of(other)).count(b"word ") == 128

@@ -12,7 +12,10 @@ from tests.support.stand import SETTINGS, stand
 from tests.support.truth_balance import at_rest, events_of, head_of, post, wire
 from tests.support.valkey import ValkeyServer
 
-IMPATIENT = SETTINGS.replace("first_byte_s: 5, between_bytes_s: 2", "first_byte_s: 0.3, between_bytes_s: 0.3")
+TIMED = "first_byte_s: 20, between_bytes_s: 20"
+NO_HEAD = SETTINGS.replace(TIMED, "first_byte_s: 0.3, between_bytes_s: 20")
+NO_MORE = SETTINGS.replace(TIMED, "first_byte_s: 20, between_bytes_s: 0.3")
+"""Impatient where the upstream stalls, and nowhere else: a machine that stands still must not look like it."""
 BEGUN = STREAM_HEAD + framed(chunk("word ")) + framed(chunk("word "))
 OVERLOADED = b'data: {"error": {"message": "overloaded", "type": "server_error"}}\n\n'
 
@@ -40,7 +43,8 @@ async def test_no_whole_answer_costs_nothing(
         if then == "stall":
             await visit.client_gone()
 
-    async with odd_peer(script) as peer, stand(tmp_path, valkey, peer.port, settings=IMPATIENT) as here:
+    settings = (NO_MORE if b"\r\n\r\n" in said else NO_HEAD) if code == "upstream_timeout" else SETTINGS
+    async with odd_peer(script) as peer, stand(tmp_path, valkey, peer.port, settings=settings) as here:
         key = await here.account()
         async with wire(here) as (reader, writer):
             writer.write(post(key))
@@ -78,7 +82,8 @@ async def test_a_stream_that_breaks_is_charged_for_what_was_seen(
         elif then == "reset":
             visit.reset()
 
-    async with odd_peer(script) as peer, stand(tmp_path, valkey, peer.port, settings=IMPATIENT) as here:
+    settings = NO_MORE if told == b"upstream_timeout" else SETTINGS
+    async with odd_peer(script) as peer, stand(tmp_path, valkey, peer.port, settings=settings) as here:
         key = await here.account()
         async with wire(here) as (reader, writer):
             writer.write(post(key, stream=True, stream_options={"include_usage": True}))

@@ -25,6 +25,11 @@ async def main():
 asyncio.run(main())
 """
 
+COUNTED = """SELECT (SELECT count(*) FROM events),
+    (SELECT sum(events) FROM usage_hourly), (SELECT sum(input_tokens) FROM usage_hourly),
+    (SELECT sum(events) FROM usage_daily), (SELECT sum(input_tokens) FROM usage_daily)"""
+"""In one look: PostgreSQL may yet commit what a process said that is dead by now."""
+
 READER = """
 import sqlite3, sys
 
@@ -40,12 +45,10 @@ async def test_a_killed_writer_leaves_every_commit_and_no_half_batch(ledger_url:
     acknowledged = 0
     for _ in range(4):
         acknowledged = await _write_then_kill(ledger_url, acknowledged)
-        ((stored,),) = rows_of(ledger_url, "SELECT count(*) FROM events")
-        (sums,) = rows_of(ledger_url, "SELECT sum(events), sum(input_tokens) FROM usage_hourly")
-        (days,) = rows_of(ledger_url, "SELECT sum(events), sum(input_tokens) FROM usage_daily")
+        ((stored, *sums),) = rows_of(ledger_url, COUNTED)
 
         assert stored >= acknowledged
-        assert sums == days == (stored, stored * 10)
+        assert sums == [stored, stored * 10] * 2
         if ledger_url.startswith("sqlite"):
             assert rows_of(ledger_url, "PRAGMA integrity_check") == [("ok",)]
 

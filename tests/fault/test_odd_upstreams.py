@@ -164,7 +164,7 @@ async def test_odd_answers_become_what_the_page_says(tmp_path: Path, valkey: Val
     async with odd_peer(play) as peer, stand(tmp_path, valkey, peer.port) as here:
         key = await here.account()
         for number, (name, odd) in enumerate(ODD.items()):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 got[name], body = await ask(here, key, str(number), odd.method)
                 next_ones.add(await ask(here, key, "fine"))
             assert body in {b"hello", b""} or got[name] == BROKEN, name

@@ -24,6 +24,9 @@ from tests.support.serving import Serving
 from tests.support.until import until
 
 Opened = Callable[..., Ledger]
+GRACE_S = 20
+"""Of `Serving`."""
+
 DAY_S = NOON_MS // 1000 - 43_200
 
 
@@ -76,7 +79,7 @@ async def test_a_lock_is_waited_for_no_longer_than_was_said(
 
 async def test_a_statement_runs_no_longer_than_was_said(opened: Opened, url: str) -> None:
     """D6: a query that got out of hand is ended by the server, and its connection is of use again."""
-    ledger = opened(url, Database(statement_timeout_s=0.1, pool_size=1))
+    ledger = opened(url, Database(statement_timeout_s=2, pool_size=1))
     with pytest.raises(Fault, match="statement timeout"):
         async with ledger.reading() as connection:
             await connection.execute(text("SELECT pg_sleep(30)"))
@@ -153,7 +156,7 @@ async def test_nobody_home_is_a_fault_in_time(opened: Opened, own_server: Postgr
         begun_s = time.monotonic()
         with pytest.raises(Fault):
             await mute.ping()
-        assert time.monotonic() - begun_s < 5
+        assert time.monotonic() - begun_s < 20
 
 
 async def test_a_server_that_stands_still_holds_up_no_close(own_server: PostgresServer, opened: Opened) -> None:
@@ -167,12 +170,13 @@ async def test_a_server_that_stands_still_holds_up_no_close(own_server: Postgres
         await asyncio.sleep(0)
         begun_s = time.monotonic()
         await ledger.close()
-        assert time.monotonic() - begun_s < CLOSE_S + 3
+        assert time.monotonic() - begun_s < CLOSE_S + 10
         with pytest.raises((Fault, asyncio.CancelledError)):
             await asking
     await ledger.ping()
 
 
+@pytest.mark.timeout(180)
 def test_a_gateway_stops_in_time_though_its_database_stands_still(tmp_path: Path, own_server: PostgresServer) -> None:
     """C7: SIGTERM to the whole tree with PostgreSQL silent, usage unflushed and connections open ends each worker by
     itself with status 0, within the time that the supervisor gives; else a deployment hangs until it is killed.
@@ -181,11 +185,11 @@ def test_a_gateway_stops_in_time_though_its_database_stands_still(tmp_path: Path
     file = tmp_path / "gateway.yaml"
     file.write_text(file.read_text() + f'database: {{ url: "{own_server.url()}" }}\n')
     with serving:
-        assert [serving.get("/v1/models", serving.key) for _ in range(6)] == [200] * 6
+        serving.known_to_each("/v1/models", serving.key, 2)
         with own_server.frozen():
             assert [serving.get("/v1/models", serving.key) for _ in range(6)] == [200] * 6
             begun_s = time.monotonic()
             assert serving.stop() == 0
-            assert time.monotonic() - begun_s < FLUSH_S + CLOSE_S
+            assert time.monotonic() - begun_s < GRACE_S + FLUSH_S, "it was killed by its supervisor"
             assert not serving.orphans()
         assert "process_died" not in "".join(serving.log)

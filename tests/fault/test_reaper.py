@@ -12,6 +12,7 @@ import pytest
 from gateway.domain.decisions import Admitted, Counter, Renewal
 from gateway.domain.usage import UsageEvent
 from gateway.quota import reaper as reaper_module
+from gateway.quota import resp
 from gateway.quota.limiter import Limiter
 from gateway.quota.memory_limiter import MemoryLimiter
 from gateway.quota.reaper import Reaper
@@ -21,7 +22,10 @@ from tests.support.limiters import ACCOUNT, PARTITIONS, asked, line, told
 from tests.support.until import until
 from tests.support.valkey import ValkeyServer
 
-LEASE_MS = 1_000
+LEASE_MS = 2_500
+"""Longer than a busy machine holds a process up."""
+
+LATE_S = 2.0
 
 
 class Worker:
@@ -47,15 +51,16 @@ class Worker:
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reaper_module, "PAUSE_S", 0.1)
     monkeypatch.setattr(reaper_module, "SPREAD_S", 0.05)
-    monkeypatch.setattr(reaper_module, "PATIENCE_S", 1.5)
+    monkeypatch.setattr(reaper_module, "PATIENCE_S", 3.0)
+    monkeypatch.setattr(resp, "LONGEST_PAUSE_S", 0.2)  # each is back well within the others' patience
 
 
 @pytest.fixture
 async def workers(valkey: ValkeyServer) -> AsyncIterator[list[Worker]]:
     """Two, whose reapers run."""
-    links = [RedisLink(valkey.url, timeout_s=0.5) for _ in range(2)]
+    links = [RedisLink(valkey.url, timeout_s=0.8) for _ in range(2)]
     await asyncio.gather(*[link.open() for link in links])
-    there = [Worker(RedisLimiter(link, partitions=PARTITIONS)) for link in links]
+    there = [Worker(RedisLimiter(link, partitions=PARTITIONS, longest_pause_s=0.2)) for link in links]
     tasks = [asyncio.create_task(worker.reaper.run()) for worker in there]
     yield there
     for task in tasks:
@@ -81,12 +86,13 @@ async def known(limiter: Limiter) -> int:
 
 
 async def test_after_an_outage_the_living_are_renewed_before_the_dead_are_reaped(
-    workers: list[Worker], valkey: ValkeyServer
+    workers: list[Worker], valkey: ValkeyServer, link: RedisLink
 ) -> None:
     """A8: when Redis hangs for longer than a lease, all leases end. The first worker to reach it again would settle
     every request of the others as dead, at its input; it waits for them instead.
     """  # noqa: D205
-    start_s = await known(workers[0].limiter)
+    observer = RedisLimiter(link, partitions=PARTITIONS)
+    start_s = await known(observer)
     for number, worker in enumerate(workers):
         worker.alive.append(await reserve(worker.limiter, f"alive{number}", start_s))
     await reserve(workers[0].limiter, "dead", start_s)
@@ -96,7 +102,7 @@ async def test_after_an_outage_the_living_are_renewed_before_the_dead_are_reaped
         stopped_s = time.monotonic()
 
         async def over() -> bool:
-            return time.monotonic() > stopped_s + 2 * LEASE_MS / 1000
+            return time.monotonic() > stopped_s + 1.2 * LEASE_MS / 1000
 
         await until(over)
     finally:
@@ -106,7 +112,7 @@ async def test_after_an_outage_the_living_are_renewed_before_the_dead_are_reaped
         return sum(worker.reaper.reaped for worker in workers) > 0
 
     await until(reaped)
-    state = await workers[0].limiter.peek(ACCOUNT)
+    state = await observer.peek(ACCOUNT)
     assert state is not None
     assert state[1] == 2
     assert sum(worker.reaper.reaped for worker in workers) == 1
@@ -118,7 +124,7 @@ async def test_a_worker_that_stood_still_renews_all_it_holds_and_lets_others_do_
     """A8: a machine that wakes up finds every lease over. Each worker's first deed is to keep its own; it takes no
     other for dead before that one had the time to do the same.
     """  # noqa: D205
-    monkeypatch.setattr(reaper_module, "LATE_S", 0.5)
+    monkeypatch.setattr(reaper_module, "LATE_S", LATE_S)
     limiter = MemoryLimiter()
     start_s = await known(limiter)
     mine, theirs = [await reserve(limiter, name, start_s) for name in ("mine", "theirs")]
@@ -126,17 +132,17 @@ async def test_a_worker_that_stood_still_renews_all_it_holds_and_lets_others_do_
     task = asyncio.create_task(worker.reaper.run())
     await until(worker.has_turned)
     worker.alive.append(mine)
-    time.sleep(2 * LEASE_MS / 1000)  # noqa: ASYNC251  # the standstill
+    time.sleep(1.2 * LEASE_MS / 1000)  # noqa: ASYNC251  # the standstill
 
     worker.turns.clear()
     await until(worker.has_turned)
-    assert worker.turns == [True]
+    assert worker.turns[:1] == [True]
     other = Worker(limiter)
     other.alive.append(theirs)
     await other.renew(everything=True)
     worker.turns.clear()
     await until(worker.has_turned)
-    assert worker.turns[0] is False
+    assert worker.turns[:1] == [False]
     state = await limiter.peek(ACCOUNT)
     assert state is not None
     assert state[1] == 2

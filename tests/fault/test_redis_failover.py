@@ -88,7 +88,7 @@ async def loaded(here: Stand) -> AsyncIterator[Load]:
     load = Load(here)
     for number in range(ACCOUNTS):
         load.keys[f"a{number}"] = await here.account(f"a{number}")
-    assert await load.served(set(load.keys))
+    await until(lambda: load.served(set(load.keys)))
     stop = asyncio.Event()
     callers = [asyncio.create_task(load.run(account, stop)) for account in load.keys]
     try:
@@ -98,11 +98,12 @@ async def loaded(here: Stand) -> AsyncIterator[Load]:
         await asyncio.gather(*callers)
 
 
+@pytest.mark.timeout(180)
 async def test_a_primary_killed_under_load_is_replaced(tmp_path: Path) -> None:
     """A8, D6: its accounts get 503 until the replica is promoted, nobody else notices; then all is as before, and all
     usage is in the ledger once, but for what replication may have lost.
     """  # noqa: D205
-    with formed(replicas=True, node_timeout_ms=1000) as cluster:
+    with formed(replicas=True, node_timeout_ms=4000) as cluster:
         async with odd_peer(always(REPLY)) as peer, stand(tmp_path, cluster, peer.port, tiers=TIERS) as here:
             async with loaded(here) as load:
                 victim = cluster.owner("tw:flusher")
@@ -111,20 +112,20 @@ async def test_a_primary_killed_under_load_is_replaced(tmp_path: Path) -> None:
                 await asyncio.sleep(0.3)  # for load on every shard
                 killed_s = time.monotonic()
                 victim.kill()
-                await until(lambda: load.served(set(load.keys)), within_s=30)
+                await until(lambda: load.served(set(load.keys)), within_s=60)
                 back_s = time.monotonic()
                 await asyncio.sleep(0.3)  # for load on the promoted replica
             unserved = {account for _, account, status, _ in load.answered if status != 200}
             assert unserved <= hurt
             assert sum(status != 200 for _, _, status, _ in load.answered) > 0
-            assert await here.gateway._limiter.drain(20) == 0
-            await until(lambda: _flushed(here), within_s=20)
+            assert await here.gateway._limiter.drain(30) == 0
+            await until(lambda: _flushed(here))
             assert await load.settled_but(killed_s - LOST_MS / 1000, back_s) == []
 
 
 async def test_a_shard_that_is_away_holds_up_no_others_usage(shards: Cluster) -> None:
     """A shard without a replica that dies takes its own accounts along, and nobody else: all others' usage flows."""
-    link = link_of(shards.url, timeout_s=1)
+    link = link_of(shards.url, timeout_s=5)
     await link.open()
     stream = RedisUsageStream(link, "tw", PARTITIONS)
     victim = shards.owner("tw:{0}:events")
@@ -141,40 +142,42 @@ async def test_a_shard_that_is_away_holds_up_no_others_usage(shards: Cluster) ->
     assert caught.value.kind is LIMITER_UNAVAILABLE
     assert not link.connected
     victim.start()
-    await until(lambda: _connected(link), within_s=20)
-    await until(lambda: _writes(link, "tw:{0}:x"), within_s=20)
+    await until(lambda: _connected(link))
+    await until(lambda: _writes(link, "tw:{0}:x"))
     await link.close()
 
 
+@pytest.mark.timeout(180)
 async def test_sentinel_names_the_new_master(tmp_path: Path) -> None:
     """A8, D6: the master dies, sentinel promotes its replica, and the gateway follows by itself: with passwords, in a
     database of its own, past a sentinel that is dead.
     """  # noqa: D205
-    with watched() as servers:
+    with watched(silent_ms=3000) as servers:
         async with odd_peer(always(REPLY)) as peer, stand(tmp_path, servers, peer.port, tiers=TIERS) as here:
             async with loaded(here) as load:
                 await asyncio.sleep(0.3)  # for load
                 killed_s = time.monotonic()
                 servers.servers[0].kill()
-                await until(lambda: load.served({"a0"}), within_s=30)
+                await until(lambda: load.served({"a0"}), within_s=60)
                 back_s = time.monotonic()
                 await asyncio.sleep(0.3)  # for load on the new master
-            assert await here.gateway._limiter.drain(20) == 0
-            await until(lambda: _flushed(here), within_s=20)
+            assert await here.gateway._limiter.drain(30) == 0
+            await until(lambda: _flushed(here))
             assert await load.settled_but(killed_s - LOST_MS / 1000, back_s) == []
             assert "db2:keys" in servers.servers[1].ask("INFO", "keyspace")
 
 
+@pytest.mark.timeout(180)
 async def test_a_demoted_master_is_left() -> None:
     """A planned failover makes the master a replica: the link goes to the new one, and each call it cost is a fault."""
-    with watched() as servers:
-        link = link_of(servers.url, timeout_s=1)
+    with watched(silent_ms=30_000) as servers:
+        link = link_of(servers.url, timeout_s=5)
         await link.open()
         old, new = servers.servers
         assert await link.call("SET", "k", "v") == b"OK"
         await until(servers.fails_over)
-        await until(lambda: _is_replica(old), within_s=30)
-        await until(lambda: _writes(link), within_s=30)
+        await until(lambda: _is_replica(old), within_s=60)
+        await until(lambda: _writes(link), within_s=60)
         assert await link.call("GET", "k") == b"w"
         assert "role:master" in new.ask("INFO", "replication")
         await link.close()
@@ -182,7 +185,7 @@ async def test_a_demoted_master_is_left() -> None:
 
 async def test_a_replica_is_not_taken_for_a_master(valkey: ValkeyServer) -> None:
     """A plain URL that leads to a replica is unavailable, and asked again with pauses, not in a storm."""
-    link = RedisLink(valkey.url, timeout_s=1)
+    link = RedisLink(valkey.url, timeout_s=5)
     await link.open()
     valkey.call(b"REPLICAOF 127.0.0.1 1")
     try:
@@ -203,7 +206,8 @@ async def test_a_replica_is_not_taken_for_a_master(valkey: ValkeyServer) -> None
 
 async def test_a_hung_primary_costs_one_time_out(shards: Cluster) -> None:
     """A node that takes calls and never answers is given up after the time-out, and found again once it wakes."""
-    link = link_of(shards.url, timeout_s=0.3)
+    timeout_s = 2
+    link = link_of(shards.url, timeout_s=timeout_s)
     await link.open()
     victim = shards.owner("k")
     os.kill(victim.pid, signal.SIGSTOP)
@@ -211,11 +215,11 @@ async def test_a_hung_primary_costs_one_time_out(shards: Cluster) -> None:
         began_s = time.monotonic()
         for result in await asyncio.gather(*[link.call("GET", "k") for _ in range(50)], return_exceptions=True):
             assert isinstance(result, Fault)
-        assert time.monotonic() - began_s < 2
+        assert time.monotonic() - began_s < 2 * timeout_s
         assert link.timeouts >= 50
     finally:
         os.kill(victim.pid, signal.SIGCONT)
-    await until(lambda: _writes(link), within_s=20)
+    await until(lambda: _writes(link))
     await link.close()
 
 

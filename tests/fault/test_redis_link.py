@@ -7,7 +7,7 @@ import ssl
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ import uvloop
 
 from gateway.domain.decisions import Admitted, Counter, Missing
 from gateway.domain.faults import LIMITER_UNAVAILABLE, Fault
+from gateway.quota import resp
 from gateway.quota.redis_limiter import RedisLimiter
 from gateway.quota.resp import UNSENT_BYTES, RedisLink
 from gateway.quota.scripts import load_script
@@ -27,9 +28,11 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 
 async def opened(url: str, timeout_s: float = 5) -> RedisLink:
-    """An open link."""
+    """An open link; at the first try or, where a machine is too busy for a short time-out, at a later one."""
     link = RedisLink(url, timeout_s=timeout_s)
-    await link.open()
+    with suppress(Fault):
+        await link.open()
+    await until(lambda: connected(link))
     return link
 
 
@@ -69,17 +72,18 @@ async def test_pending_calls_fail_when_the_server_dies(valkey: ValkeyServer) -> 
 
 async def test_a_hung_server_is_given_up_in_time(valkey: ValkeyServer) -> None:
     """A server that is frozen costs each request one short time-out, never more; the next ones fail at once (D6)."""
-    link = await opened(valkey.url, timeout_s=0.2)
+    timeout_s = 2
+    link = await opened(valkey.url, timeout_s)
     os.kill(valkey.pid, signal.SIGSTOP)
     try:
         began_s = time.monotonic()
         results = await asyncio.gather(*[link.call("PING") for _ in range(100)], return_exceptions=True)
-        assert 0.15 < time.monotonic() - began_s < 1.5
-        assert all(isinstance(result, Fault) and "0.2 s" in result.internal for result in results)
+        assert timeout_s - 0.1 < time.monotonic() - began_s < 2 * timeout_s
+        assert all(isinstance(result, Fault) and "within 2 s" in result.internal for result in results)
         began_s = time.monotonic()
         with pytest.raises(Fault):
             await link.call("PING")
-        assert time.monotonic() - began_s < 0.2, "the time-out was waited for again"
+        assert time.monotonic() - began_s < timeout_s, "the time-out was waited for again"
     finally:
         os.kill(valkey.pid, signal.SIGCONT)
     await until(lambda: connected(link))
@@ -91,7 +95,7 @@ async def test_a_call_whose_answer_was_lost_is_not_sent_again(valkey: ValkeyServ
     """What may have run never runs twice by the link's doing: a reservation that comes again after its own reap would
     be held anew, beside the marker of the first.
     """  # noqa: D205
-    link = await opened(valkey.url, timeout_s=0.1)
+    link = await opened(valkey.url, timeout_s=1)
     script = load_script("peek")
     os.kill(valkey.pid, signal.SIGSTOP)
     try:
@@ -108,23 +112,24 @@ async def test_a_call_whose_answer_was_lost_is_not_sent_again(valkey: ValkeyServ
 
 async def test_a_slow_server_that_answers_is_kept(valkey: ValkeyServer) -> None:
     """The time-out is each call's own: a busy link whose answers come is never given up."""
-    link = await opened(valkey.url, timeout_s=0.5)
-    for _ in range(12):
-        assert await link.call("BLPOP", "empty", "0.06") is None
+    link = await opened(valkey.url, timeout_s=2)
+    for _ in range(10):
+        assert await link.call("BLPOP", "empty", "0.25") is None
     assert link.connected
     await link.close()
 
 
 @pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_a_stalled_loop_is_no_dead_server(
-    valkey: ValkeyServer, loop_factory: Callable[[], asyncio.AbstractEventLoop]
+    valkey: ValkeyServer, loop_factory: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the gateway itself stood still, the server gets its chance to answer: one pause doesn't fail all calls."""
+    monkeypatch.setattr(resp, "STALL_GRACE_S", 10.0)  # a chance on a busy machine, too
 
     async def stall() -> None:
-        link = await opened(valkey.url, timeout_s=0.1)
+        link = await opened(valkey.url, timeout_s=0.5)
         calls = [link.call("PING") for _ in range(100)]
-        time.sleep(0.3)  # noqa: ASYNC251  # to block the loop is what is tested
+        time.sleep(0.7)  # noqa: ASYNC251  # to block the loop is what is tested
         assert await asyncio.gather(*calls) == [b"PONG"] * 100
         assert link.connected
         await link.close()
@@ -198,7 +203,7 @@ async def test_replies_may_come_in_any_pieces() -> None:
 
 async def test_a_server_that_stops_reading_bounds_what_waits(valkey: ValkeyServer) -> None:
     """A stalled server can't make the gateway eat its memory: calls beyond the bound fail at once."""
-    link = await opened(valkey.url, timeout_s=5)
+    link = await opened(valkey.url, timeout_s=20)
     os.kill(valkey.pid, signal.SIGSTOP)
     try:
         word = b"x" * (UNSENT_BYTES // 8)
@@ -259,7 +264,7 @@ async def test_a_settlement_outlives_an_outage(valkey: ValkeyServer) -> None:
 
 async def test_a_reservation_nobody_heard_of_is_given_back(valkey: ValkeyServer) -> None:
     """A time-out that hid an admission leaks neither tokens nor a slot: the account isn't locked out for it."""
-    link = await opened(valkey.url, timeout_s=0.2)
+    link = await opened(valkey.url, timeout_s=1)
     limiter = RedisLimiter(link, partitions=PARTITIONS)
     start_s = int(time.time()) - 60
     assert await limiter.reserve(asked("r0")) == Missing()

@@ -9,7 +9,7 @@ import pytest
 import trustme
 
 from tests.fault.test_reload import FREE, Reloaded
-from tests.support.serving import until
+from tests.support.serving import stopped, until
 from tests.support.steady_callers import SteadyCallers
 
 
@@ -26,6 +26,7 @@ def replace_workers(serving: Reloaded, turn: int = 1) -> None:
     serving.await_event("workers_restarted", turn)
 
 
+@pytest.mark.timeout(240)
 def test_six_replaced_workers_under_two_thousand_requests_fail_nobody(serving: Reloaded) -> None:
     """A rolling restart drops nothing: neither who connects while a worker leaves, nor who asks again over a connection
     to it, nor a stream that it is in the middle of.
@@ -37,7 +38,7 @@ def test_six_replaced_workers_under_two_thousand_requests_fail_nobody(serving: R
             assert {name for name in serving.processes() if name.startswith("worker")} == (
                 {"worker 0", "worker 1"} if turn % 2 else {"worker 2", "worker 3"}
             )
-        until(lambda: callers.answered >= 2000, within_s=30)
+        until(lambda: callers.answered >= 2000, within_s=120)
 
     assert callers.failures == []
     after = serving.processes()
@@ -59,7 +60,7 @@ def test_settings_of_workers_come_with_their_replacement(serving: Reloaded) -> N
     assert serving.limit() == "8000"
     until(lambda: any('"event":"request"' in line for line in serving.log))
     until(lambda: serving.metric(requests) == 2)
-    until(lambda: serving.metric("tollway_settings_version") == 2, within_s=20)
+    until(lambda: serving.metric("tollway_settings_version") == 2)
 
 
 def test_a_successor_that_can_t_start_leaves_the_old_workers_at_work(tmp_path: Path) -> None:
@@ -84,6 +85,7 @@ def test_who_waits_in_a_killed_workers_queue_is_served_by_the_next(tmp_path: Pat
     with Reloaded(tmp_path) as serving:
         worker = serving.processes()["worker 0"]
         os.kill(worker, signal.SIGSTOP)
+        until(lambda: stopped(worker))
         links = [serving.link() for _ in range(5)]
         for link in links:
             link.request("GET", "/v1/models", headers={"authorization": f"Bearer {serving.key}"})

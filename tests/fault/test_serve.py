@@ -80,7 +80,7 @@ def test_a_gateway_that_can_t_start_ends_the_command(tmp_path: Path) -> None:
     settings.write_text(settings.read_text().replace("upstreams:", bad))
 
     refused = served.launch()
-    _, error = refused.communicate(timeout=15)
+    _, error = refused.communicate(timeout=45)
 
     assert refused.returncode == 1
     assert error
@@ -102,7 +102,7 @@ def test_serve_after_a_killed_supervisor_takes_valkey_over(tmp_path: Path) -> No
             assert (second.data_dir / "valkey/valkey.pid").read_text().strip() == str(old["valkey-server"])
 
             assert second.stop() == 0
-            assert not alive(old["valkey-server"])
+            until(lambda: not alive(old["valkey-server"]))
 
 
 def test_serve_after_everything_was_killed_starts_clean(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_serve_after_everything_was_killed_starts_clean(tmp_path: Path) -> None:
 def test_a_second_serve_on_the_same_data_is_refused(serving: Serving) -> None:
     """Two supervisors would fight over one Valkey; the second says who is in the way."""
     refused = serving.launch()
-    _, error = refused.communicate(timeout=10)
+    _, error = refused.communicate(timeout=45)
 
     assert refused.returncode == 1
     assert f"is served already, by process {serving.process.pid}" in error
@@ -137,7 +137,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         refused = Serving(tmp_path).launch("--port", str(port))
-        _, error = refused.communicate(timeout=10)
+        _, error = refused.communicate(timeout=45)
 
     assert refused.returncode == 1
     assert f"can't listen on 127.0.0.1 port {port}: Address already in use" in error
@@ -151,7 +151,7 @@ def test_a_signal_stops_everything_with_status_0(serving: Serving, number: signa
 
     assert serving.stop(number) == 0
 
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15  # and doesn't use up its grace of 20 s
     assert serving.orphans() == []
 
 
@@ -160,7 +160,7 @@ def test_ctrl_c_on_a_terminal_lets_valkey_outlive_the_workers(serving: Serving) 
     serving.processes()
     os.killpg(serving.process.pid, signal.SIGINT)
 
-    assert serving.process.wait(10) == 0
+    assert serving.process.wait(45) == 0
     log = (serving.data_dir / "valkey/valkey.log").read_text()
     assert "User requested shutdown" in log
     assert "Received SIGINT" not in log
@@ -173,7 +173,7 @@ def test_a_second_signal_is_prompt(serving: Serving) -> None:
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {serving.key}\r\n"
     with socket.create_connection(address) as stuck:
         stuck.sendall(f"{head}content-length: 1000\r\n\r\n{{".encode())
-        until(lambda: serving.get("/v1/models", serving.key) == 200)
+        until(lambda: serving.has_read(stuck.getsockname()[1]))
         serving.process.send_signal(signal.SIGTERM)
         stuck.settimeout(1.0)
         with pytest.raises(TimeoutError):
@@ -182,7 +182,7 @@ def test_a_second_signal_is_prompt(serving: Serving) -> None:
 
         started = time.monotonic()
         assert serving.stop() == 0
-        assert time.monotonic() - started < 8
+        assert time.monotonic() - started < 15
     assert serving.orphans() == []
 
 
@@ -192,7 +192,7 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
     # A file size limit of 0 is the nearest to a full disk that needs no mount.
     served.limit_file_size()
     refused = served.launch()
-    _, error = refused.communicate(timeout=10)
+    _, error = refused.communicate(timeout=45)
 
     assert refused.returncode == 1
     assert f"the data directory {served.data_dir} can't be used: File too large" in error
@@ -207,7 +207,7 @@ def test_a_damaged_append_only_file_is_told(tmp_path: Path) -> None:
     file.write_bytes(b"garbage\r\n" * 4)
 
     refused = Serving(tmp_path).launch()
-    _, error = refused.communicate(timeout=10)
+    _, error = refused.communicate(timeout=45)
 
     assert refused.returncode == 1
     assert "embedded Valkey did not start" in error

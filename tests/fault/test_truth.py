@@ -36,8 +36,11 @@ AT_ONCE = 500
 PATIENT = SETTINGS.replace("timeout_ms: 5000", "timeout_ms: 30000, local_share: 0")
 """On a machine so busy that Redis answers late, nobody is admitted without it: windows are held to the token here."""
 
-WITHIN_S = 40
+WITHIN_S = 60
 """For each of what has to happen; a machine with nothing else to do takes a second."""
+
+QUIET_LOOKS = 3
+"""In a row, until nothing is taken to be under way: between a client's leaving and its settlement lies a moment."""
 
 
 @dataclass(slots=True)
@@ -100,7 +103,7 @@ async def on_postgres(tmp_path_factory: pytest.TempPathFactory, postgres_url: st
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(240)
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("seed", range(17))
 async def test_nothing_is_over_and_nothing_is_lost(on_sqlite: Stage, seed: int) -> None:
@@ -112,7 +115,7 @@ async def test_nothing_is_over_and_nothing_is_lost(on_sqlite: Stage, seed: int) 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(240)
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("seed", range(17, 20))
 async def test_nothing_is_over_and_nothing_is_lost_on_postgresql(on_postgres: Stage, seed: int) -> None:
@@ -177,9 +180,16 @@ async def call(stage: Stage, run: Run, account: str, rounds: int) -> None:
 
 
 async def settled(stage: Stage) -> None:
-    """Everything has reached the ledger: no hold, no lease, no event on its way."""
+    """Everything has reached the ledger: no hold, no lease, no event on its way.
 
-    async def empty() -> bool:
-        return not any((await stage.tollway.left_over()).values())
+    A worker may find a request of a caller who has left by now: first it has to have seen that.
+    """
 
-    await until(empty, within_s=WITHIN_S)
+    async def at_rest() -> bool:
+        for _ in range(QUIET_LOOKS):
+            if not stage.tollway.is_left() or any((await stage.tollway.left_over()).values()):
+                return False
+            await asyncio.sleep(0.05)
+        return True
+
+    await until(at_rest, within_s=WITHIN_S)

@@ -13,6 +13,8 @@ from tests.support.leased_stage import LEASE_S, PROMPT, Stage, leased_stage, sum
 from tests.support.truth_balance import head_of
 from tests.support.until import until
 
+pytestmark = pytest.mark.timeout(180)
+
 
 @pytest.fixture
 async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
@@ -33,7 +35,7 @@ async def test_a_killed_worker_s_requests_are_reaped_and_the_others_live(stage: 
     alive = [call for call in stage.calls if call.worker != victim]
 
     os.kill(stage.tollway.processes()[victim], signal.SIGKILL)
-    await stage.running(len(alive), LEASE_S + 3)
+    await stage.running(len(alive))
     await stage.flushed()
 
     events = stage.events()
@@ -45,18 +47,18 @@ async def test_a_killed_worker_s_requests_are_reaped_and_the_others_live(stage: 
     assert all(event.output_tokens < event.estimated_tokens for event in events)
 
     again = [await stage.ask("narrow", streamed=False) for call in lost if call.account == "narrow"]
-    await stage.running(len(alive) + len(again), 5)
+    await stage.running(len(alive) + len(again))
     refused = await stage.ask("narrow", streamed=False)
     assert (await head_of(refused.reader))[0] == 429
 
     async def two_leases_later() -> bool:
         return time.monotonic() > started_s + 2 * LEASE_S + 1
 
-    await until(two_leases_later, 3 * LEASE_S)
+    await until(two_leases_later)
     assert (await stage.tollway.left_over())["holds"] == len(alive) + len(again)
     stage.upstream.release.set()
     assert {(await head_of(call.reader))[0] for call in [*alive, *again]} == {200}
-    await stage.running(0, 5)
+    await stage.running(0)
     await stage.flushed()
     assert await stage.agreed() == []
     settled = {event.request_id: event for event in stage.events() if event.outcome is Outcome.OK}
@@ -72,7 +74,7 @@ async def test_a_fleet_that_was_killed_whole_is_reaped_by_the_next(stage: Stage)
         if name.startswith("worker"):
             os.kill(pid, signal.SIGKILL)
 
-    await stage.running(0, LEASE_S + 8)
+    await stage.running(0)
     await stage.flushed()
 
     assert len(stage.events()) == len(stage.calls)
@@ -80,7 +82,7 @@ async def test_a_fleet_that_was_killed_whole_is_reaped_by_the_next(stage: Stage)
     assert await stage.agreed() == []
     for _ in range(5):
         await stage.ask("narrow", streamed=False)
-    await stage.running(5, 5)
+    await stage.running(5)
 
 
 async def test_a_worker_that_stood_still_settles_late_and_true(stage: Stage) -> None:
@@ -94,7 +96,7 @@ async def test_a_worker_that_stood_still_settles_late_and_true(stage: Stage) -> 
 
     os.kill(frozen, signal.SIGSTOP)
     try:
-        await stage.running(len(alive), LEASE_S + 3)
+        await stage.running(len(alive))
     finally:
         os.kill(frozen, signal.SIGCONT)
     stage.upstream.release.set()
@@ -104,7 +106,7 @@ async def test_a_worker_that_stood_still_settles_late_and_true(stage: Stage) -> 
         return sums(stage.events()) == stage.true_usage()
 
     await until(true)
-    await stage.running(0, 5)
+    await stage.running(0)
     await stage.flushed()
     assert await stage.agreed() == []
     late = [event for event in stage.events() if event.request_id.endswith("/late")]

@@ -25,7 +25,7 @@ from tests.support.truth_gateway import PARTITIONS, SETTINGS, Tollway
 from tests.support.until import until
 
 INPUT, OUTPUT = 40, 6
-WITHIN_S = 20
+WITHIN_S = 45
 LEASED = SETTINGS.replace("flush_interval_ms: 20", "flush_interval_ms: 20, hold_lease_s: 5, extend_slice_tokens: 16")
 CRASHING = LEASED.replace("timeout_ms: 5000", "timeout_ms: 400, breaker_longest_pause_ms: 300")
 STORES = {

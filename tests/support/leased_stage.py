@@ -18,6 +18,10 @@ from tests.support.until import until
 
 LEASE_S = 5
 PROMPT, ANSWER = 9, 4
+MAX_TOKENS = 1000
+"""More than a stream says while a test runs, however slow the machine."""
+
+WITHIN_S = 30
 LEASED = SETTINGS.replace("flush_interval_ms: 20", f"flush_interval_ms: 20, hold_lease_s: {LEASE_S}").replace(
     "concurrency: 9", "concurrency: 5"
 )
@@ -49,7 +53,7 @@ class Stage:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.tollway.port)
         call = Call(account, streamed, reader, writer)
         self.calls.append(call)
-        writer.write(post(self.keys[account], stream=streamed))
+        writer.write(post(self.keys[account], stream=streamed, max_tokens=MAX_TOKENS))
 
         async def accepted() -> bool:
             call.worker = self.tollway.worker_of(writer.get_extra_info("sockname")[1])
@@ -79,7 +83,7 @@ class Stage:
 
         await until(told)
 
-    async def running(self, number: int, within_s: float) -> None:
+    async def running(self, number: int, within_s: float = WITHIN_S) -> None:
         """Wait until so many requests hold something, by every count there is."""
 
         async def so_many() -> bool:

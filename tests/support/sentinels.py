@@ -43,8 +43,8 @@ class Secret(Node):
 
 
 @contextmanager
-def watched() -> Iterator[Watched]:
-    """A master with a replica, and a sentinel that calls a failover after 0.5 s of silence."""
+def watched(silent_ms: int) -> Iterator[Watched]:
+    """A master with a replica, and a sentinel that calls a failover after so much silence."""
     with tempfile.TemporaryDirectory(prefix="tws") as folder, ExitStack() as stack:
         options = "--requirepass", PASSWORD, "--masterauth", PASSWORD, "--repl-diskless-sync-delay", "0"
         master, replica = (Secret(Path(folder) / name, *options) for name in ("master", "replica"))
@@ -53,7 +53,7 @@ def watched() -> Iterator[Watched]:
         replica.ask("REPLICAOF", "127.0.0.1", master.port)
         sentinel_port, dead_port = free_ports(2)
         process = subprocess.Popen(
-            [server_binary(), _configuration(Path(folder), sentinel_port, master.port), "--sentinel"],
+            [server_binary(), _configuration(Path(folder), sentinel_port, master.port, silent_ms), "--sentinel"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
@@ -70,7 +70,7 @@ def watched() -> Iterator[Watched]:
             process.wait()
 
 
-def _configuration(folder: Path, port: int, master_port: int) -> Path:
+def _configuration(folder: Path, port: int, master_port: int, silent_ms: int) -> Path:
     """The sentinel's file, which it writes on."""
     file = folder / "sentinel.conf"
     file.write_text(
@@ -78,7 +78,7 @@ def _configuration(folder: Path, port: int, master_port: int) -> Path:
         f"requirepass {SENTINEL_PASSWORD}\n"
         f"sentinel monitor main 127.0.0.1 {master_port} 1\n"
         f"sentinel auth-pass main {PASSWORD}\n"
-        "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n"
+        f"sentinel down-after-milliseconds main {silent_ms}\nsentinel failover-timeout main 3000\n"
     )
     return file
 

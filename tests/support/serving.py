@@ -9,15 +9,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-READY_TIMEOUT_S = 20.0
+READY_TIMEOUT_S = 45.0
 WELCOMED = "built-in sandbox answers"
 """In the last line of the welcome."""
+
+_ESTABLISHED, _CLOSE_WAIT = "01", "08"
+"""States of a connection in /proc/net/tcp."""
 
 SETTINGS = """
 listen: {{ port: 0, shutdown_grace_s: 20 }}
@@ -34,7 +37,7 @@ default_tier: free
 """
 
 
-def until(true: Callable[[], bool], within_s: float = 10.0) -> None:
+def until(true: Callable[[], bool], within_s: float = 30.0) -> None:
     """Poll until it is true; fail when it isn't in time."""
     deadline = time.monotonic() + within_s
     while not true():
@@ -44,9 +47,48 @@ def until(true: Callable[[], bool], within_s: float = 10.0) -> None:
 
 def alive(pid: int) -> bool:
     """Whether the process runs; a zombie doesn't."""
+    return _state(pid) not in {"", "Z"}
+
+
+def stopped(pid: int) -> bool:
+    """Whether the process stands still, by SIGSTOP."""
+    return _state(pid) == "T"
+
+
+def _state(pid: int) -> str:
+    """Its letter in /proc; "" where there is no such process."""
     with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return ""
+
+
+def _children(pid: int) -> list[int]:
+    """Pids of a process's children; none of a dead one's. A look may miss one while another ends: so these are two."""
+    found: set[int] = set()
+    for _ in range(2):
+        with suppress(OSError):
+            found.update(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+    return sorted(found)
+
+
+def _open_files(pid: int) -> set[str]:
+    """What a process has open, as far as it is still there."""
+    files: set[str] = set()
+    with suppress(OSError):
+        for file in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                files.add(str(file.readlink()))
+    return files
+
+
+def _server_side(url: str, client_port: int) -> tuple[str, int]:
+    """The accepted socket of a connection to `url`, as /proc names it, and the bytes that wait in it; "" for none."""
+    end = f":{urlsplit(url).port:04X} 0100007F:{client_port:04X} {_ESTABLISHED} "
+    for row in Path("/proc/net/tcp").read_text().splitlines():
+        if end in row:
+            fields = row.split()
+            return f"socket:[{fields[9]}]" if fields[9] != "0" else "", int(fields[4].partition(":")[2], 16)
+    return "", 0
 
 
 class Serving:
@@ -123,14 +165,32 @@ class Serving:
 
     def processes(self) -> dict[str, int]:
         """The living children's pids by name: `valkey-server`, `sandbox`, `worker 0` and so on; none of a dead tree."""
-        pid = self.process.pid
         found: dict[str, int] = {}
-        with suppress(OSError):  # any of them may be ending now
-            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-                if alive(int(child)):
-                    found[Path(f"/proc/{child}/comm").read_text().strip()] = int(child)
+        for child in _children(self.process.pid):
+            with suppress(OSError):  # it may be ending now
+                if alive(child):
+                    found[Path(f"/proc/{child}/comm").read_text().strip()] = child
         self._seen.update(found.values())
         return found
+
+    def worker_of(self, client_port: int) -> str:
+        """Which worker has accepted the connection of a client on loopback; "" for none so far."""
+        mine, _ = _server_side(self.url, client_port)
+        for name, pid in self.processes().items():
+            if name.startswith("worker") and mine and mine in _open_files(pid):
+                return name
+        return ""
+
+    def is_left(self) -> bool:
+        """Whether the workers know of every client's leaving: no connection to them is open on their side."""
+        mine = f":{urlsplit(self.url).port:04X}"
+        rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return not any(row[1].endswith(mine) and row[3] in {_ESTABLISHED, _CLOSE_WAIT} for row in rows)
+
+    def has_read(self, client_port: int) -> bool:
+        """Whether a worker has accepted the connection of a client on loopback, and read all that was sent over it."""
+        mine, unread = _server_side(self.url, client_port)
+        return bool(mine) and not unread
 
     def get(self, path: str, key: str) -> int:
         """Status of a GET on a connection of its own; 0 where none could be had."""
@@ -144,11 +204,27 @@ class Serving:
         finally:
             link.close()
 
+    def known_to_each(self, path: str, key: str, workers: int) -> None:
+        """Ask until each of so many workers has answered with 200: who did, knows the key."""
+        address = urlsplit(self.url)
+        answered: set[str] = set()
+
+        def asked() -> bool:
+            with closing(http.client.HTTPConnection(str(address.hostname), address.port, timeout=20)) as link:
+                link.request("GET", path, headers={"authorization": f"Bearer {key}"})
+                answer = link.getresponse()
+                if answer.status == 200:
+                    answered.add(self.worker_of(link.sock.getsockname()[1]))
+                answer.read()
+            return len(answered - {""}) == workers
+
+        until(asked)
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Signal the supervisor and wait; its exit status."""
         self.processes()
         self.process.send_signal(number)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
     def orphans(self) -> list[int]:
         """Processes seen so far that still run."""

@@ -13,10 +13,19 @@ class ShiftedClock:
 
     def __init__(self) -> None:
         self._shift_us = 0
+        self._stopped_us: int | None = None
 
     def __call__(self) -> int:
         """Unix µs."""
-        return time.time_ns() // 1000 + self._shift_us
+        return self._unshifted_us + self._shift_us
+
+    def stop(self) -> None:
+        """Stand still from now on, but for `move`."""
+        self._stopped_us = time.time_ns() // 1000
+
+    @property
+    def _unshifted_us(self) -> int:
+        return time.time_ns() // 1000 if self._stopped_us is None else self._stopped_us
 
     @property
     def now_ms(self) -> int:
@@ -26,8 +35,7 @@ class ShiftedClock:
     def put(self, *, window_s: int, left_s: float) -> None:
         """Set it to `left_s` before the end of the UTC window of `window_s` that holds now."""
         window_us = window_s * 1_000_000
-        now_us = time.time_ns() // 1000
-        self._shift_us = window_us - int(left_s * 1_000_000) - now_us % window_us
+        self._shift_us = window_us - int(left_s * 1_000_000) - self._unshifted_us % window_us
 
     def move(self, seconds: float) -> None:
         """Set it forward, or back."""

@@ -33,7 +33,7 @@ upstreams:
   main:
     url: http://127.0.0.1:{upstream_port}
     api_key: upstream-secret
-    timeouts: {{ connect_s: 2, first_byte_s: 5, between_bytes_s: 2 }}
+    timeouts: {{ connect_s: 20, first_byte_s: 20, between_bytes_s: 20 }}
   open: {{ url: "http://127.0.0.1:{upstream_port}", auth: none }}
 routes:
   - {{ path: /v1/chat/completions, methods: [POST], upstream: main, dialect: openai, default_max_tokens: 100 }}
@@ -50,6 +50,8 @@ TIERS = """
 """
 
 CHAT = "/v1/chat/completions"
+REDIS_TIMEOUT_MS = 3000
+"""Where the test's settings say nothing of it: a Redis that is only held up on a busy machine isn't away."""
 
 
 class Addressed(Protocol):
@@ -106,11 +108,12 @@ async def stand(
 ) -> AsyncIterator[Stand]:
     """Start a gateway in front of what listens on `upstream_port`; stop it gracefully at the end."""
     file = directory / "gateway.yaml"
-    file.write_text(
-        settings.format(
-            data_dir=directory / "data", redis_url=valkey.url, upstream_port=upstream_port, tiers=tiers.strip("\n")
-        )
+    text = settings.format(
+        data_dir=directory / "data", redis_url=valkey.url, upstream_port=upstream_port, tiers=tiers.strip("\n")
     )
+    if "timeout_ms" not in text:
+        text = text.replace("namespace: tw", f"namespace: tw, timeout_ms: {REDIS_TIMEOUT_MS}")
+    file.write_text(text)
     loaded = load(file, {})
     deployment = deployment_of(loaded)
     await ensure_schema(deployment.database_url)

@@ -59,7 +59,7 @@ class SteadyCallers:
     def await_more(self, count: int) -> None:
         """Wait until so many more are answered."""
         enough = self.answered + count
-        until(lambda: self.answered >= enough, within_s=20)
+        until(lambda: self.answered >= enough, within_s=45)
 
     def __enter__(self) -> Self:
         """Begin."""

@@ -110,17 +110,6 @@ class Tollway(Serving):
             held: list[Any] = [await redis.hvals(f"tw:{{{partition}}}:holds") for partition in range(PARTITIONS)]
             return [read_hold(packed) for values in held for packed in values]
 
-    def worker_of(self, client_port: int) -> str:
-        """Which worker has accepted the connection of a client on loopback; "" for none so far."""
-        end = f":{self.port:04X} 0100007F:{client_port:04X} 01 "
-        row = next(row for row in Path("/proc/net/tcp").read_text().splitlines() if end in row)
-        mine = f"socket:[{row.split()[9]}]"
-        for name, pid in self.processes().items():
-            files = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()]
-            if name.startswith("worker") and mine in files:
-                return name
-        return ""
-
     async def counters(self, account: str) -> dict[str, int]:
         """The account's live state: `n` running, and of each limit `s:<name>` window start and `u:<name>` used."""
         return await outside.counters(self._deployment.redis_url, PARTITIONS, account)

@@ -1,6 +1,7 @@
 """A request that may go to several targets: spread by weight, sent again only where that doubles nothing, one event."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tests.support.truth_balance import PROMPT, at_rest, bearer, events_of
 from tests.support.until import until
 from tests.support.valkey import ValkeyServer
 
-LATER = http(b'{"error": {"message": "slow down"}}', status="429 Too Many", fields="retry-after: 7\r\n")
+LATER = http(b'{"error": {"message": "slow down"}}', status="429 Too Many", fields="retry-after: 50\r\n")
 ILL = http(b'{"error": {"message": "ill"}}', status="500 Oops")
 BUSY = http(completion(prompt=3, output=2), status="503 Busy")
 UNSAFE = "    retry: {{ unsafe: true }}"
@@ -111,12 +112,12 @@ async def test_when_all_say_later_so_does_the_gateway(tmp_path: Path, valkey: Va
     """F5: the upstream's 429 and its Retry-After pass, marked as the upstream's; while all rest nobody is asked."""
     async with pool(tmp_path, valkey, always(LATER), always(LATER)) as here:
         status, fields, body = await here.ask()
-        assert (status, fields["retry-after"], fields["x-tollway-upstream"]) == (429, "7", "main")
+        assert (status, fields["retry-after"], fields["x-tollway-upstream"]) == (429, "50", "main")
         assert b"slow down" in body
         assert here.asked == [1, 1]
         status, fields, body = await here.ask()
         assert (status, fields["x-tollway-upstream"], fields["x-should-retry"]) == (429, "main", "true")
-        assert 5 <= int(fields["retry-after"]) <= 7
+        assert 30 <= int(fields["retry-after"]) <= 50
         assert b'"upstream_rate_limited"' in body
         assert here.asked == [1, 1]
         await at_rest(here.here, valkey)
@@ -128,11 +129,11 @@ async def test_when_all_are_down_the_answer_is_quick(tmp_path: Path, valkey: Val
     async with pool(tmp_path, valkey, always(BUSY), None, breaker="failures: 1, first_pause_s: 60") as here:
         status, _, body = await here.ask()
         assert (status, body) == (503, completion(prompt=3, output=2))
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             status, fields, body = await here.ask()
         assert status == 503
         assert b'"upstream_down"' in body
-        assert 30 <= int(fields["retry-after"]) <= 60
+        assert 20 <= int(fields["retry-after"]) <= 60
         assert here.asked[0] == 1
         await at_rest(here.here, valkey)
         charged = [event.input_tokens + event.output_tokens for event in await events_of(here.here.ledger)]
@@ -148,17 +149,15 @@ async def test_a_breaker_opens_and_a_probe_closes_it(tmp_path: Path, valkey: Val
             await visit.request()
             await visit.say(FINE if well.is_set() else ILL)
 
-    async with pool(tmp_path, valkey, script, always(FINE), breaker="failures: 2, first_pause_s: 0.3") as here:
+    async with pool(tmp_path, valkey, script, always(FINE), breaker="failures: 2, first_pause_s: 60") as here:
         statuses = [(await here.ask())[0] for _ in range(10)]
         assert statuses.count(500) == 2
         assert here.asked == [2, 8]
         well.set()
-
-        async def asked_again() -> bool:
-            assert (await here.ask())[0] == 200
-            return here.asked[0] >= 4
-
-        await until(asked_again)
+        (upstream,) = here.here.gateway._routing._upstreams.values()
+        upstream.members[0].health._clock = lambda: time.monotonic() + 60
+        assert [(await here.ask())[0] for _ in range(6)] == [200] * 6
+        assert here.asked[0] >= 4
 
 
 async def test_a_fallback_is_asked_by_its_own_name_for_the_model(tmp_path: Path, valkey: ValkeyServer) -> None:
@@ -186,7 +185,7 @@ async def test_requests_go_where_fewest_run(tmp_path: Path, valkey: ValkeyServer
             await release.wait()
             await visit.say(FINE)
 
-    async with pool(tmp_path, valkey, slow, always(FINE), wait_s=10) as here:
+    async with pool(tmp_path, valkey, slow, always(FINE)) as here:
         waiting = [asyncio.create_task(here.ask()) for _ in range(2)]
 
         async def both_run() -> bool:
@@ -233,7 +232,7 @@ async def test_a_health_check_takes_a_target_out_and_brings_it_back(tmp_path: Pa
 
 async def test_a_caller_who_leaves_frees_the_target(tmp_path: Path, valkey: ValkeyServer) -> None:
     """F5: a load that leaked with every caller who leaves would starve the target for good."""
-    async with pool(tmp_path, valkey, cutting_never, always(FINE), wait_s=10) as here:
+    async with pool(tmp_path, valkey, cutting_never, always(FINE)) as here:
         (upstream,) = here.here.gateway._routing._upstreams.values()
         waiting = [asyncio.create_task(here.ask()) for _ in range(4)]
 
@@ -280,7 +279,7 @@ async def test_what_may_be_repeated_by_its_method_is(tmp_path: Path, valkey: Val
 async def test_a_revoked_key_is_not_a_black_hole(tmp_path: Path, valkey: ValkeyServer) -> None:
     """F5: a target that turns every request down at once looks free; it must not draw all of them."""
     denied = http(b"{}", status="401 No")
-    async with pool(tmp_path, valkey, always(denied), always(FINE)) as here:
+    async with pool(tmp_path, valkey, always(denied), always(FINE), breaker="failures: 2, first_pause_s: 60") as here:
         assert [(await here.ask())[0] for _ in range(8)] == [200] * 8
         assert here.asked == [2, 8]
 
@@ -291,7 +290,7 @@ async def test_a_single_targets_429_is_told_from_ours(tmp_path: Path, valkey: Va
         key = bearer(await here.account())
         for _ in range(2):
             answer = await here.client.post(CHAT, json=PROMPT, headers=key)
-            assert (answer.status_code, answer.headers["retry-after"]) == (429, "7")
+            assert (answer.status_code, answer.headers["retry-after"]) == (429, "50")
             assert answer.headers["x-tollway-upstream"] == "main"
 
 

@@ -16,7 +16,7 @@ from tests.support.valkey import ValkeyServer
 MBIT_S = 16
 TIERS = f"  free: {{bandwidth_mbit_s: {MBIT_S}}}\n  open: {{}}"
 MEASURED_S = 2.5
-TRIES = 4
+TRIES = 12
 """A machine that stands still for a third of a second can't meet the figure within so short a time."""
 
 PIECE = bytes(65_536)
@@ -75,6 +75,7 @@ def faults_in(seen: list[list[tuple[float, int]]]) -> list[str]:
     return faults + ["unfair"] * (max(sizes) - min(sizes) > 3 * MBIT_S * 125_000 * SLICE_S)
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("connections", [1, 8])
 async def test_the_figure_is_met_and_shared(tmp_path: Path, valkey: ValkeyServer, connections: int) -> None:
     """D2: 50 / 250 / 500 Mbit/s mean what they say, however many connections the account opens; none of them starves,

@@ -19,8 +19,9 @@ async def test_live_until_stopping(ledger: Ledger) -> None:
         assert (await bench.get("/health/ready")).json()["ready"] is False
 
 
-async def test_ready_when_every_part_answers(ledger: Ledger) -> None:
+async def test_ready_when_every_part_answers(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """F8: a load balancer sends traffic only here; the real ledger is asked, not assumed."""
+    monkeypatch.setattr("gateway.console.operations._PROBE_S", 20)
     async with console_over(ledger) as bench:
         reply = await bench.get("/health/ready")
 
@@ -28,7 +29,7 @@ async def test_ready_when_every_part_answers(ledger: Ledger) -> None:
     assert reply.json() == {"ready": True, "probes": {"limiter": {"ok": True}, "ledger": {"ok": True}}}
 
 
-async def test_not_ready_names_each_part_and_hides_internals() -> None:
+async def test_not_ready_names_each_part_and_hides_internals(monkeypatch: pytest.MonkeyPatch) -> None:
     """F8: operators see which part fails, strangers see no address; one hung part doesn't hang the answer."""
 
     async def hangs() -> None:
@@ -40,9 +41,10 @@ async def test_not_ready_names_each_part_and_hides_internals() -> None:
     async def breaks() -> None:
         raise OSError("/var/lib/secret")
 
+    monkeypatch.setattr("gateway.console.operations._PROBE_S", 3)
     gone = Ledger.open("sqlite+aiosqlite:////nonexistent/ledger.db")
     probes = {"hangs": hangs, "limiter": silent, "breaks": breaks, "ledger": gone.ping}
-    async with asyncio.timeout(5), console_over(gone, probes=probes) as bench:
+    async with asyncio.timeout(20), console_over(gone, probes=probes) as bench:
         reply = await bench.get("/health/ready")
     await gone.close()
 

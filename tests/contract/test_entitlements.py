@@ -126,9 +126,10 @@ async def test_a_period_that_moves_is_counted_from_where_it_begins(tmp_path: Pat
         assert (await ask(here, key)).status_code == 200
         assert (await limit_of(here, key, "tokens/period"))["used"] == 2 * TOKENS
 
-        await subscribe(here, period_start_s=now_s + 1, period_end_s=now_s + 1 + DAY_S)
+        begins_s = now_ms() // 1000 + 1
+        await subscribe(here, period_start_s=begins_s, period_end_s=begins_s + DAY_S)
         asked = 2
-        while now_ms() // 1000 <= now_s or asked == 2:
+        while now_ms() // 1000 < begins_s or asked == 2:
             assert (await ask(here, key)).status_code == 200
             asked += 1
         assert (await ask(here, key)).status_code == 200
@@ -149,13 +150,13 @@ async def test_expiry_at_a_second_downgrades_at_that_second(
     begins after it has not. Whoever sells by the second is hurt if this breaks.
     """  # noqa: D205
     clock = shifted_clock(monkeypatch)
-    clock.put(window_s=3600, left_s=1800.7)
+    clock.put(window_s=3600, left_s=1803.2)
     async with odd_peer(always(REPLY)) as peer, stand(tmp_path, valkey, peer.port, tiers=TIERS) as here:
         warm, key = await here.account("other"), await here.account()
         assert (await ask(here, warm)).status_code == 200
-        clock.put(window_s=3600, left_s=1800.7)
+        clock.put(window_s=3600, left_s=1803.2)
         assert (await ask(here, warm)).status_code == 200
-        over_s = clock.now_ms // 1000 + 1
+        over_s = clock.now_ms // 3_600_000 * 3600 + 1800
         await subscribe(here, status=Status.CANCELLED, period_end_s=over_s)
 
         seen: list[tuple[int, int, str]] = []

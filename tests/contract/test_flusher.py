@@ -1,6 +1,7 @@
 """The flusher between a real usage stream and a real ledger."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -19,6 +20,7 @@ from tests.support.valkey import ValkeyServer
 
 NOON_S = NOON_MS // 1000
 PARTITIONS = 2
+PATIENCE_S = 30
 
 
 class FailingLedger(Ledger):
@@ -64,7 +66,7 @@ async def ledger(ledger_url: str) -> AsyncIterator[FailingLedger]:
 @pytest.fixture
 async def link(valkey: ValkeyServer) -> AsyncIterator[RedisLink]:
     """An open link to an empty server."""
-    opened = RedisLink(valkey.url)
+    opened = RedisLink(valkey.url, timeout_s=10)
     await opened.open()
     yield opened
     await opened.close()
@@ -122,7 +124,7 @@ async def test_events_move_from_stream_to_ledger(
     told: list[int] = []
     await put(link, [packed(event), packed(event), packed(an_event("r2"))])
 
-    assert await flusher(stream, ledger, told).drain(5) == 0
+    assert await flusher(stream, ledger, told).drain(PATIENCE_S) == 0
 
     assert await ledger.event("r1") == event
     assert await count(ledger) == sum(told) == 2
@@ -138,7 +140,7 @@ async def test_full_batches_follow_each_other_at_once(
     await put(link, events(2 * BATCH + 500))
     running = asyncio.create_task(flusher(stream, ledger).run())
 
-    await until(lambda: _is_empty(stream))
+    await until(lambda: _is_empty(stream), within_s=40)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 
@@ -179,7 +181,7 @@ async def test_a_flusher_killed_after_the_commit_counts_nothing_twice(
     told: list[int] = []
     heir = flusher(RedisUsageStream(link, "tw", PARTITIONS, idle_ms=0), ledger, told, owner="heir")
 
-    assert await heir.drain(5) == 0
+    assert await heir.drain(PATIENCE_S) == 0
     assert told == [0]
     assert await count(ledger) == 30
 
@@ -221,7 +223,7 @@ async def test_what_is_no_event_is_set_aside_and_holds_nothing_up(
     """One broken entry must neither stop all billing behind it nor vanish: it is kept for repair."""
     await put(link, [*events(2), poison, *events(2, start=2)])
 
-    assert await flusher(stream, ledger).drain(5) == 0
+    assert await flusher(stream, ledger).drain(PATIENCE_S) == 0
 
     assert await count(ledger) == 4
     assert await ledger.set_aside_count() == 1
@@ -235,7 +237,7 @@ async def test_an_event_that_breaks_the_ledger_holds_nothing_up(
     told: list[int] = []
     await put(link, events(6))
 
-    assert await flusher(stream, ledger, told).drain(5) == 0
+    assert await flusher(stream, ledger, told).drain(PATIENCE_S) == 0
 
     assert await count(ledger) == sum(told) == 5
     assert await ledger.set_aside_count() == 1
@@ -249,7 +251,7 @@ async def test_fields_of_a_newer_gateway_are_no_poison(
     assert payload[:3] == b"\xdc\x00\x18", "an array of 24"
     await put(link, [b"\xdc\x00\x19" + payload[3:] + b"\x2a"])
 
-    assert await flusher(stream, ledger).drain(5) == 0
+    assert await flusher(stream, ledger).drain(PATIENCE_S) == 0
 
     assert await ledger.event("r1") == an_event("r1")
 
@@ -266,7 +268,7 @@ async def test_one_of_many_flushers_leads_where_there_is_one_writer(
 
     assert await second.drain(0) == (5 if ledger.single_writer else 0)
     assert ledger.batches == ([] if ledger.single_writer else [5])
-    assert await first.drain(5) == 0
+    assert await first.drain(PATIENCE_S) == 0
     assert ledger.batches == [5]
 
 
@@ -299,9 +301,16 @@ async def test_a_batch_that_waits_is_kept(
     await put(link, events(10))
     running = asyncio.create_task(flusher(stream, ledger, interval_s=0.01).run())
     await until(lambda: _pending(link, 10))
-    await asyncio.sleep(0.5)  # well beyond the idle time of the one who looks
+    began_s = time.monotonic()
 
-    assert await RedisUsageStream(link, "tw", PARTITIONS, idle_ms=400).read("other", 100) == []
+    async def kept() -> bool:
+        """Each entry has given a sign of life since: it is idle for far less long than it has been in hand."""
+        elapsed_s = time.monotonic() - began_s
+        calls = [link.call("XPENDING", key, "flusher", "-", "+", 100) for key in await pending(link)]
+        idle_ms = [int(entry[2]) for entries in await asyncio.gather(*calls) for entry in entries]
+        return len(idle_ms) == 10 and elapsed_s > 0.4 and max(idle_ms) < elapsed_s * 500
+
+    await until(kept)
     ledger.down = False
     if ledger.hanging is not None:
         ledger.hanging.set()
@@ -345,7 +354,7 @@ async def test_counts_rebuilt_while_a_batch_was_on_its_way_are_rebuilt_again(
     forgotten: list[str] = []
     await put(link, events(2))
     ledger.hanging = asyncio.Event()
-    flushing = asyncio.create_task(flusher(stream, ledger, forgotten=forgotten).drain(5))
+    flushing = asyncio.create_task(flusher(stream, ledger, forgotten=forgotten).drain(PATIENCE_S))
 
     async def handed_out() -> bool:
         given = [(await link.call("XPENDING", key, "flusher"))[0] for key in await pending(link)]
@@ -359,7 +368,7 @@ async def test_counts_rebuilt_while_a_batch_was_on_its_way_are_rebuilt_again(
     assert await count(ledger) == 2
 
     await put(link, events(2, start=2))
-    await flusher(stream, ledger, forgotten=forgotten).drain(5)
+    await flusher(stream, ledger, forgotten=forgotten).drain(PATIENCE_S)
     assert forgotten == ["acme"]
 
 

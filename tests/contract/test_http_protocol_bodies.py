@@ -91,7 +91,7 @@ async def test_a_long_body_that_nobody_wants_costs_the_connection_but_not_the_an
     framing = b"Content-Length: 30000000\r\n\r\n" + body
     if not announced:
         framing = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
-    async with served(refusing()) as server, calling(server) as caller, asyncio.timeout(5):
+    async with served(refusing()) as server, calling(server) as caller, asyncio.timeout(30):
         await caller.say(b"POST / HTTP/1.1\r\nHost: a\r\n" + framing)
         got = await caller.answer()
 

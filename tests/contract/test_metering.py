@@ -6,12 +6,15 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gateway.domain.accounts import ApiKey
 from gateway.domain.key_terms import KeyTerms
 from gateway.domain.usage import CountedBy, Outcome
 from gateway.identity.keys import new_key
 from tests.support.metering import NOBODY, TIERS, App, app_beside
 from tests.support.own_usage import limit_of
+from tests.support.shifted_clock import shifted_clock
 from tests.support.stand import now_ms, stand
 from tests.support.until import until
 from tests.support.valkey import ValkeyServer
@@ -169,15 +172,22 @@ async def test_a_lease_that_runs_out_is_charged_and_then_corrected(tmp_path: Pat
         assert late.input_tokens + late.output_tokens == 32
 
 
-async def test_a_sign_of_life_keeps_a_hold(tmp_path: Path, valkey: ValkeyServer) -> None:
+async def test_a_sign_of_life_keeps_a_hold(
+    tmp_path: Path, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A long request renews its lease and tells what it used so far; should it die then, that is what it pays."""
+    clock = shifted_clock(monkeypatch)
+    clock.put(window_s=86_400, left_s=43_200)
     async with app_beside(tmp_path, valkey) as app:
-        await app.reserve("r1", 10, 90, lease_s=2)
+        await app.reserve("r1", 10, 90, lease_s=60)
         so_far = {"input_tokens": 10, "output_tokens": 33}
-        renewed = await app.post("lease", request_id="r1", lease_s=3, usage=so_far)
+        renewed = await app.post("lease", request_id="r1", lease_s=180, usage=so_far)
         assert (renewed.status_code, renewed.json()["state"]) == (200, "held")
+        clock.move(120)
+        assert await app.here.gateway._limiter.reap() == 0
         assert await app.used() == 100
 
+        clock.move(120)
         await until(lambda: _at_rest(app))
 
         assert await app.used() == 43

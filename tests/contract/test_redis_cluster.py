@@ -15,7 +15,7 @@ from gateway.quota.redis_limiter import RedisLimiter
 from gateway.quota.redis_links import link_of
 from gateway.quota.resp import RedisError, RedisLink
 from gateway.quota.usage_stream import RedisUsageStream
-from tests.support.clusters import Cluster, Node, free_ports
+from tests.support.clusters import Cluster, Node
 from tests.support.limiters import ACCOUNT, PARTITIONS, Clock, RedisSubject, asked, counts, hydrate, line, settled
 from tests.support.until import until
 
@@ -151,7 +151,7 @@ async def test_an_address_that_is_no_cluster_is_told(tmp_path: Path) -> None:
             await alone.open()
         assert caught.value.kind is LIMITER_UNAVAILABLE
         await alone.close()
-    nowhere = link_of(f"redis+cluster://:secret@127.0.0.1:{free_ports(1)[0]}", timeout_s=5)
+    nowhere = link_of("redis+cluster://:secret@127.0.0.1:1", timeout_s=5)
     with pytest.raises(Fault, match="no node of the Redis Cluster answers") as caught:
         await nowhere.open()
     assert "secret" not in caught.value.internal

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Self
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
 
 

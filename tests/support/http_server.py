@@ -217,4 +217,4 @@ async def gone(server: Served) -> None:
     async def none() -> bool:
         return not server.state.connections
 
-    await until(none, within_s=5)
+    await until(none)

@@ -17,9 +17,7 @@ NOBODY = 1
 FINE = http(completion(prompt=9, output=4))
 
 
-def pool_settings(
-    ports: list[int], *, more: str = "", breaker: str = "failures: 2", fallback: int = 0, wait_s: float = 0.5
-) -> str:
+def pool_settings(ports: list[int], *, more: str = "", breaker: str = "failures: 2", fallback: int = 0) -> str:
     """`main` of all ports but the last `fallback` ones, which are the upstream `second`."""
     first = ports[: len(ports) - fallback]
     targets = ", ".join(f'{{{{ url: "http://127.0.0.1:{port}" }}}}' for port in first)
@@ -36,7 +34,7 @@ upstreams:
   main:
     targets: [{targets}]
     api_key: upstream-secret
-    timeouts: {{{{ connect_s: 2, first_byte_s: {wait_s}, between_bytes_s: {wait_s} }}}}
+    timeouts: {{{{ connect_s: 20, first_byte_s: 20, between_bytes_s: 20 }}}}
     breaker: {{{{ {breaker} }}}}
 {more}
 {other}routes:
@@ -96,7 +94,6 @@ async def pool(
     more: str = "",
     breaker: str = "failures: 2",
     fallback: int = 0,
-    wait_s: float = 0.5,
     tiers: str = TIERS,
 ) -> AsyncIterator[Pool]:
     """A gateway before targets that play scripts; None is one that nobody listens at."""
@@ -106,6 +103,6 @@ async def pool(
         for script, requests in zip(scripts, seen, strict=True):
             peer = None if script is None else await stack.enter_async_context(odd_peer(_noting(script, requests)))
             ports.append(NOBODY if peer is None else peer.port)
-        settings = pool_settings(ports, more=more, breaker=breaker, fallback=fallback, wait_s=wait_s)
+        settings = pool_settings(ports, more=more, breaker=breaker, fallback=fallback)
         here = await stack.enter_async_context(stand(directory, valkey, 0, settings=settings, tiers=tiers))
         yield Pool(here, seen, await here.account())

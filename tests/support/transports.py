@@ -12,8 +12,11 @@ from gateway.upstream.transport import Answer, RawHeaders, Timeouts, Transport
 
 Kind = Literal["lean", "httpx"]
 KINDS: tuple[Kind, ...] = ("lean", "httpx")
-PATIENT = Timeouts(connect_s=5, first_byte_s=5, between_bytes_s=5, pool_s=5)
+PATIENT = Timeouts(connect_s=20, first_byte_s=20, between_bytes_s=20, pool_s=20)
 """For tests in which nothing must time out: long enough for a busy machine, short enough to end."""
+
+NOBODY = 1
+"""A port at which nobody listens."""
 
 
 @contextlib.asynccontextmanager

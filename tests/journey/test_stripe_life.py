@@ -96,6 +96,7 @@ class Life:
         named: Any = {"customer": self.customer, "items": [{"plan": "price_pro"}], "metadata": {"account_id": "acme"}}
         self.subscription = (await client.subscriptions.create_async(named)).id
         await becomes(self.here, self.key, "7000")
+        await shop.has_told()
         first = await bought(self.here)
         assert (first.status, first.customer_id, first.terms.numbers) == ("active", self.customer, {"max_banks": 4})
 
@@ -111,6 +112,7 @@ class Life:
         await self.shop.renew(self.subscription, start_s)
         await invoice(self.shop, self.customer, self.subscription)
         await self._stands(lambda one: one.period_start_s == start_s)
+        await self.shop.has_told()
         reset_ms = (await bought(self.here)).reset_ms
         assert reset_ms is not None
         assert reset_ms >= start_s * 1000
@@ -124,6 +126,7 @@ class Life:
         await client.customers.update_async(self.customer, {"invoice_settings": {"default_payment_method": method}})
         await self.shop.fail(await invoice(self.shop, self.customer, self.subscription))
         await self._stands(lambda one: one.status == "past_due")
+        await self.shop.has_told()
         assert await hourly(self.here, self.key) == "9000"
 
     async def is_given_notice(self) -> None:
@@ -142,6 +145,7 @@ class Life:
         """Stripe ends it."""
         await self.shop.client.v1.subscriptions.cancel_async(self.subscription)
         await self._stands(lambda one: one.status == "canceled")
+        await self.shop.has_told()
         assert await self.here.ledger.count_open_stripe_events() == 0
 
     async def _stands(self, holds: Callable[[Subscription], bool]) -> None:

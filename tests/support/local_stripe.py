@@ -1,7 +1,7 @@
 """localstripe, a stateful Stripe that others wrote, in a process of its own on loopback.
 
-It has no clock: `renew` moves a subscription's period, and `fail` tells of a payment that was tried and failed, which
-it does for no invoice that is paid by hand.
+Its events are told about a second after each. It has no clock: `renew` moves a subscription's period, and `fail` tells
+of a payment that was tried and failed, which it does for no invoice that is paid by hand.
 """
 
 import asyncio
@@ -19,11 +19,29 @@ from tests.support.until import until
 KEY = "sk_test_12345"
 
 _PROGRAM = """
+import socket
 import sys
 from aiohttp import web
+from localstripe import webhooks
 from localstripe.resources import Invoice, Subscription, store
 from localstripe.server import app
 type(store).dump_to_disk = lambda store: None
+send, untold = webhooks._send_webhook, set()
+
+def tell(event):
+    untold.add(event)
+    return told(event)
+
+async def told(event):
+    try:
+        await send(event)
+    finally:
+        untold.discard(event)
+
+webhooks._send_webhook = tell
+
+async def count_untold(request):
+    return web.json_response(len(untold))
 
 async def renew(request):
     data = await request.json()
@@ -36,7 +54,8 @@ async def fail(request):
 
 app.router.add_post("/_config/renew", renew)
 app.router.add_post("/_config/fail", fail)
-web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None)
+app.router.add_get("/_config/untold", count_untold)
+web.run_app(app, sock=socket.socket(fileno=int(sys.argv[1])), print=None)
 """
 
 
@@ -49,8 +68,16 @@ class LocalStripe:
     http: httpx.AsyncClient
 
     async def tell(self, webhook_url: str, secret: str) -> None:
-        """Send its events there from now on, about a second after each."""
+        """Send its events there from now on."""
         (await self.http.post("/_config/webhooks/one", json={"url": webhook_url, "secret": secret})).raise_for_status()
+
+    async def has_told(self) -> None:
+        """Wait until each event so far has been sent and answered."""
+
+        async def all_told() -> bool:
+            return bool((await self.http.get("/_config/untold")).json() == 0)
+
+        await until(all_told, 30)
 
     async def renew(self, subscription_id: str, start_s: int) -> None:
         """Let the subscription's period begin then."""
@@ -64,12 +91,12 @@ class LocalStripe:
 @contextlib.asynccontextmanager
 async def local_stripe() -> AsyncIterator[LocalStripe]:
     """Start one; stop it at the end."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        number = listening.fileno()
+        words = (sys.executable, "-c", _PROGRAM, str(number))
+        process = await asyncio.create_subprocess_exec(*words, pass_fds=[number])
     library = stripe.HTTPXClient()
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", _PROGRAM, str(port))
     try:
         async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
 

@@ -4,6 +4,8 @@ import asyncio
 import sys
 from pathlib import Path
 
+import pytest
+
 from gateway.billing import stripe_api
 from gateway.domain.accounts import Account
 from gateway.domain.audit import SYSTEM
@@ -14,6 +16,8 @@ from tests.support.ledgers import NOON_MS, url_of
 from tests.support.local_stripe import KEY
 from tests.support.odd_peer import Visit
 from tests.support.paged_stripe import PAGE, PagedStripe, Trouble, account_of, answer, paged_stripe
+
+pytestmark = pytest.mark.timeout(120)
 
 LIMITED = b'{"error": {"type": "invalid_request_error", "message": "Too many requests"}}'
 FAILED = b'{"error": {"type": "api_error", "message": "It is not you"}}'
@@ -75,6 +79,11 @@ async def known(home: Path) -> list[str]:
     return found
 
 
+def fails(status: int, body: bytes, *fields: str) -> Trouble:
+    """An answer that says itself that the connection ends with it: no later request may be sent over it."""
+    return says(answer(status, body, "Connection: close", *fields))
+
+
 def says(*reply: bytes) -> Trouble:
     """The connection gets these bytes and ends."""
 
@@ -103,18 +112,18 @@ async def test_sync_goes_on_where_stripe_failed_it(home: Path) -> None:
     """Rate limits, errors, cuts and silence in the midst of a pass: each page is asked for again, none is left out."""
     half = answer(200, b'{"object": "list", "data": [' + b" " * 500)[:-200]
     troubles = {
-        2: says(answer(429, LIMITED, "Retry-After: 1")),
-        3: says(answer(429, LIMITED)),
-        5: says(answer(500, FAILED)),
-        6: says(answer(503, b"<html>upstream connect error</html>")),
+        2: fails(429, LIMITED, "Retry-After: 1"),
+        3: fails(429, LIMITED),
+        5: fails(500, FAILED),
+        6: fails(503, b"<html>upstream connect error</html>"),
         8: says(half),
         9: reset,
         11: silence,
-        12: says(answer(200, b"<html>a captive portal</html>")),
-        13: says(answer(200, b'{"object": "list"}')),
+        12: fails(200, b"<html>a captive portal</html>"),
+        13: fails(200, b'{"object": "list"}'),
     }
     async with paged_stripe(4 * PAGE, troubles) as stripe:
-        await settled(home, stripe, 4 * PAGE, timeout_s=3)
+        await settled(home, stripe, 4 * PAGE, timeout_s=5)
         status, lines, said, _ = await sync()
 
     assert (status, lines[-1]) == (0, "400 subscriptions, 400 differed, 400 mended, 0 of no known account"), said
@@ -146,7 +155,7 @@ async def test_sync_asks_again_for_one_that_is_gone(home: Path) -> None:
 
 async def test_sync_waits_no_longer_than_is_sensible(home: Path) -> None:
     """Stripe asks for an hour: the command ends with what it asked for, says how far it came, and keeps that."""
-    troubles = {3: says(answer(429, LIMITED, "Retry-After: 3600"))}
+    troubles = {3: fails(429, LIMITED, "Retry-After: 3600")}
     async with paged_stripe(3 * PAGE, troubles) as stripe:
         await settled(home, stripe, 3 * PAGE)
         status, lines, said, _ = await sync()
@@ -164,7 +173,7 @@ async def test_sync_waits_no_longer_than_is_sensible(home: Path) -> None:
 
 async def test_sync_gives_up_on_a_stripe_that_stays_away(home: Path) -> None:
     """Who runs it from cron gets a status that is not 0 and a line that says why; a wrong key isn't tried again."""
-    failing: dict[int, Trouble] = dict.fromkeys(range(2, 100), says(answer(500, FAILED)))
+    failing: dict[int, Trouble] = dict.fromkeys(range(2, 100), fails(500, FAILED))
     async with paged_stripe(2 * PAGE, failing) as stripe:
         await settled(home, stripe, 2 * PAGE)
         status, lines, said, _ = await sync()
@@ -173,7 +182,7 @@ async def test_sync_gives_up_on_a_stripe_that_stays_away(home: Path) -> None:
     assert lines[-1].startswith("ended early, after 100 subscriptions")
     assert said.splitlines()[-1] == "tollway: Stripe answered 500 (APIError)"
 
-    wrong = says(answer(401, b'{"error": {"message": "Invalid API Key provided: sk_test_*2345"}}'))
+    wrong = fails(401, b'{"error": {"message": "Invalid API Key provided: sk_test_*2345"}}')
     async with paged_stripe(2 * PAGE, {1: wrong}) as stripe:
         ask(home, stripe)
         status, _, said, _ = await sync()

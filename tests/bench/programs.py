@@ -1,5 +1,6 @@
 """The two C programs of the bench, compiled when they are older than their sources."""
 
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ def _compiled(name: str, directory: Path) -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise BenchError("the bench needs a C compiler: apt-get install gcc libc6-dev")
-    draft = program.with_suffix(".new")
+    draft = program.with_suffix(f".{os.getpid()}")  # another bench may compile beside this one
     done = subprocess.run(
         [compiler, "-O2", "-Wall", "-Wextra", "-o", draft, source], check=False, capture_output=True, text=True
     )

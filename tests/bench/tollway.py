@@ -69,7 +69,7 @@ def _settings(ground: Ground, port: int, data_dir: Path, redis_url: str, workers
     return {
         "listen": {"port": port, "workers": workers},
         "data_dir": str(data_dir),
-        "redis": {"url": redis_url},
+        "redis": {"url": redis_url, "timeout_ms": 10_000},
         "upstreams": upstreams,
         "routes": routes,
         "tiers": {

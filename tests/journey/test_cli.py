@@ -27,7 +27,7 @@ def on_redis(valkey: ValkeyServer, act: Callable[[RedisLink], Awaitable[object]]
     """Do something on the server."""
 
     async def run() -> object:
-        link = RedisLink(valkey.url)
+        link = RedisLink(valkey.url, timeout_s=20)
         await link.open()
         try:
             return await act(link)

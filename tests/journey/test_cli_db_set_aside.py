@@ -13,7 +13,7 @@ from tests.support.valkey import ValkeyServer
 NOON_S = NOON_MS // 1000
 SETTINGS = """
 data_dir: {data}
-redis: {{ url: "{redis}", namespace: tw }}
+redis: {{ url: "{redis}", namespace: tw, timeout_ms: 10000 }}
 database: {{ url: "{database}" }}
 upstreams: {{ one: {{ url: "http://127.0.0.1:9000" }} }}
 routes: [{{ path: /v1/*, upstream: one, dialect: plain }}]

@@ -10,7 +10,7 @@ from tests.support.valkey import ValkeyServer
 
 SETTINGS = """
 data_dir: {folder}
-redis: {{url: "{redis}", partitions: 1, timeout_ms: 500}}
+redis: {{url: "{redis}", partitions: 1, timeout_ms: 10000}}
 upstreams: {{openai: {{url: sandbox}}}}
 routes: [{{path: /v1/*, upstream: openai, dialect: openai}}]
 tiers:

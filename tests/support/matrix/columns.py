@@ -35,7 +35,7 @@ _LINES = "".join(
 SETTINGS = f"""
 listen: {{{{ port: 0, shutdown_grace_s: 5, max_body_mb: 1 }}}}
 data_dir: {{data_dir}}
-redis: {{{{ url: "{{redis_url}}", namespace: tw }}}}
+redis: {{{{ url: "{{redis_url}}", namespace: tw, timeout_ms: 10000 }}}}
 log: {{{{ requests: false }}}}
 metering: {{{{ flush_interval_ms: 20, extend_slice_tokens: {SLICE_TOKENS} }}}}
 upstreams:

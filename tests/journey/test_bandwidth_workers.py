@@ -41,10 +41,12 @@ def fetch(serving: Serving, size: int) -> int:
 
 
 def test_one_connection_has_the_whole_figure(serving: Serving) -> None:
-    """D2: who pays for 250 Mbit/s has them with one download, however many workers the gateway runs."""
+    """D2: who pays for 250 Mbit/s has them with one download, however many workers the gateway runs. With a worker's
+    share of them it would take as many times as long; what is between is left to a machine that is busy.
+    """  # noqa: D205
     began_s = time.monotonic()
     assert fetch(serving, SIZE) == SIZE
-    assert 0.8 * PACED_S < time.monotonic() - began_s < (1 + WORKERS) / 2 * PACED_S
+    assert 0.8 * PACED_S < time.monotonic() - began_s < (WORKERS - 0.3) * PACED_S
 
 
 def test_all_workers_together_give_no_more_than_the_figure(serving: Serving) -> None:

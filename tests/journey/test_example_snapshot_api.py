@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from gateway.edge.bandwidth import AHEAD_S, LATE_S, SLICE_S
 from tests.support.examples import Example, Person, in_one_hour, in_thread
 from tests.support.odd_peer import Peer, Visit, odd_peer
 from tests.support.openai_wire import http
@@ -27,6 +28,7 @@ SCHEDULES = {
     "ultra": ["00:00", "06:00", "12:00", "18:00"],
 }
 HOUR_S = 3_600
+PACED_S = 0.5
 
 
 @dataclass
@@ -133,17 +135,17 @@ def _reported(here: Example) -> int:
 
 @pytest.mark.parametrize(("tier", "mbit_s"), [("free", 50), ("premium", 250), ("ultra", 500)])
 def test_an_answer_leaves_no_faster_than_the_tier_says(here: Example, tier: str, mbit_s: int) -> None:
-    """D2: what takes 0.4 s at the tier's bandwidth takes no less; all of it comes. Whoever bought the faster tier is
-    hurt where the slower one isn't slower.
+    """D2: what takes half a second at the tier's bandwidth takes no less, but for what may leave ahead; it all comes.
+    Whoever bought the faster tier is hurt where the slower one isn't slower.
     """  # noqa: D205
-    person, size = here.person(tier), int(0.4 * mbit_s * 1e6 / 8)
+    person, size = here.person(tier), int(PACED_S * mbit_s * 1e6 / 8)
     assert hourly(person) == TIERS[tier]
 
     begun_s = time.perf_counter()
     answer = person.ask("GET", f"/snapshots/{size}")
 
     assert (answer.status_code, len(answer.content)) == (200, size)
-    assert time.perf_counter() - begun_s > 0.3
+    assert time.perf_counter() - begun_s > PACED_S - AHEAD_S - LATE_S - SLICE_S - 0.01
 
 
 def test_routes_are_open_to_the_tiers_that_pay_for_them(here: Example, api: Api) -> None:
@@ -302,6 +304,7 @@ def test_a_silent_limiter_does_not_break_the_api(here: Example) -> None:
     assert person.ask("GET", "/status").headers["x-ratelimit-remaining"] == "492"
 
 
+@in_one_hour
 def test_an_operator_sees_what_tier_an_account_is_on_and_why(here: Example) -> None:
     """D9: the effective tier with its reason and its end, the usage, and all tiers, each by one command."""
     person, over_s = here.person(), int(time.time()) + HOUR_S

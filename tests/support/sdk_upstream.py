@@ -9,7 +9,6 @@ import base64
 import contextlib
 import json
 import struct
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,7 +68,6 @@ class Upstream:
     port: int = 0
     lines: list[str] = field(default_factory=list)
     asked: list[dict[str, Any]] = field(default_factory=list)
-    arrived_s: list[float] = field(default_factory=list)
     chunks: list[dict[str, Any]] = field(default_factory=list)
     input_tokens: int = 0
     output_tokens: int = 0
@@ -92,7 +90,6 @@ class Upstream:
 
     async def _chat(self, visit: Visit, request: Received) -> None:
         asked = json.loads(request.body)
-        self.arrived_s.append(time.monotonic())
         self.asked.append(asked)
         turn = self.turns.pop(0) if len(self.turns) > 1 else self.turns[0]
         if isinstance(turn, bytes):

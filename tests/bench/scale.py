@@ -31,7 +31,7 @@ TOKEN = "a-token-of-the-benchmark"
 SETTINGS = """
 listen: {{ port: 0 }}
 data_dir: {folder}/data
-redis: {{ url: "{redis}" }}
+redis: {{ url: "{redis}", timeout_ms: 10000 }}
 log: {{ requests: false }}
 upstreams: {{ sandbox: {{ url: sandbox }} }}
 routes: [{{ path: /v1/*, upstream: sandbox, dialect: openai }}]

@@ -4,7 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.timeout(180)
 
 
 def test_the_flush_lag_is_measured_on_what_really_arrived() -> None:

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test check format bench flush scale chaos sdks lock
+.PHONY: help run test check format bench flush scale chaos sdks alerts lock
 help:  ## list the verbs
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 
@@ -51,6 +51,9 @@ chaos: $(BIN)/pytest  ## random faults from printed seeds: what is over, lost or
 
 sdks: $(BIN)/pytest  ## the SDKs for Node against a real gateway (needs node and npm)
 	$(BIN)/python -m tests.sdks.run
+
+alerts:  ## what the alert rules make of bad days and of good ones (needs promtool, of Prometheus)
+	promtool test rules tests/data/alerts/minutes.yaml tests/data/alerts/week.yaml
 
 LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header --universal --python-version 3.11
 

@@ -36,7 +36,7 @@ class Inbox:
         self, ledger: Ledger, effects: Effects, now_ms: Callable[[], int], on_end: Callable[[str], None]
     ) -> None:
         self.open = 0
-        """How many events are not done, as of the last turn."""
+        """How many events are not done, as of the last turn; 0 where another process leads."""
         self._ledger = ledger
         self._effects = effects
         self._now_ms = now_ms
@@ -82,6 +82,8 @@ class Inbox:
                     if self._now_ms() >= forgets_at_ms:
                         forgets_at_ms = self._now_ms() + _FORGETTING_S * 1000
                         await self._ledger.forget_stripe_events(self._now_ms() - KEPT_MS)
+                else:
+                    self.open = 0
                 failing = False
             except Exception as error:  # noqa: BLE001  # a background task: it must outlive whatever goes wrong
                 if not failing:

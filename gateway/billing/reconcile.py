@@ -44,10 +44,14 @@ class Tally(msgspec.Struct):
 
 
 class Reconcile:
-    """`run` is one pass. `drifted` counts what passes of this process found."""
+    """`run` is one pass. `drifted` counts what passes of this process found.
+
+    `synced_ms` is when the last one ended well, or this was made; `failed` counts those that did not.
+    """
 
     def __init__(self, ledger: Ledger, tariff: Tariff, source: StripeSource, now_ms: Callable[[], int]) -> None:
-        self.drifted = 0
+        self.drifted = self.failed = 0
+        self.synced_ms = now_ms()
         self._ledger = ledger
         self.tariff = tariff
         self._source = source
@@ -57,6 +61,17 @@ class Reconcile:
         self, by: Actor, tell: Callable[[Drift], None], progress: Callable[[Tally], None], *, heals: bool
     ) -> Tally:
         """Compare everything, and mend what differs where it `heals`. Raises Fault; what was mended stays so."""
+        try:
+            tally = await self._pass(by, tell, progress, heals=heals)
+        except Exception:
+            self.failed += 1
+            raise
+        self.synced_ms = self._now_ms()
+        return tally
+
+    async def _pass(
+        self, by: Actor, tell: Callable[[Drift], None], progress: Callable[[Tally], None], *, heals: bool
+    ) -> Tally:
         tally, listed, began_ms = Tally(), set[int](), self._now_ms()
         await self._products(by, heals=heals)
         after_id = ""

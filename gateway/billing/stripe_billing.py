@@ -15,9 +15,13 @@ from gateway.billing.webhook import Webhook
 from gateway.ledger.ledger import Ledger
 from gateway.settings.model import Settings
 from gateway.settings.stripe import Stripe
+from gateway.telemetry import catalogue
 from gateway.telemetry.log import log
 
 LEASE_MS = 5_000
+
+Watch = Callable[[catalogue.Gauge | catalogue.Counter, Callable[[], float]], None]
+"""`Metrics.watch`."""
 
 
 def log_pause(pause_s: float, why: str) -> None:
@@ -51,13 +55,16 @@ class StripeBilling:
         if self.reconcile is not None:
             self.reconcile.tariff = self.effects.tariff
 
-    def open_events(self) -> float:
-        """How many events wait, as this process last saw."""
-        return self.inbox.open
-
-    def drifted(self) -> float:
-        """How many subscriptions this process found not to be as Stripe has them."""
-        return 0 if self.reconcile is None else self.reconcile.drifted
+    def watched(self, watch: Watch) -> None:
+        """Have the metrics ask how it stands. Without an API key nothing is told of comparisons: none is to come."""
+        watch(catalogue.STRIPE_OPEN, lambda: self.inbox.open)
+        reconcile = self.reconcile
+        if reconcile is None:
+            return
+        watch(catalogue.STRIPE_DRIFT, lambda: reconcile.drifted)
+        watch(catalogue.STRIPE_SYNC_FAILURES, lambda: reconcile.failed)
+        watch(catalogue.STRIPE_SYNCED, lambda: reconcile.synced_ms / 1000)
+        watch(catalogue.STRIPE_SYNC_INTERVAL, lambda: self.settings.sync_interval_s)
 
     async def aclose(self) -> None:
         """Close the connections to Stripe."""

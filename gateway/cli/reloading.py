@@ -74,13 +74,19 @@ class Reloading:
         """The settings in force, for the workers."""
         return Handout(self.version, self.settings, self.touched, teller)
 
-    def write_metrics(self) -> None:
-        """Tell the worker that is scraped; once a second, as a workers' gauges are believed while they are fresh."""
+    def write_metrics(self, died: int) -> None:
+        """Tell the worker that is scraped; once a second, as a workers' gauges are believed while they are fresh.
+
+        `died` is how many processes died so far.
+        """
         gauges: dict[str, float] = {
             catalogue.SETTINGS_NEWEST.name: self.version,
             catalogue.SETTINGS_REFUSED.name: float(self.refused),
         }
-        counters = {catalogue.RELOADS.name: self._results}
+        counters: dict[str, dict[snapshot.Key, float]] = {
+            catalogue.RELOADS.name: self._results,
+            catalogue.PROCESSES_DIED.name: {(): float(died)},
+        }
         try:
             snapshot.write(self._metrics_file, snapshot.Snapshot(SUPERVISOR, time.time(), counters, {}, gauges))
         except OSError as error:

@@ -72,6 +72,7 @@ class Supervisor:
         self._look_s = time.monotonic()
         self._announced = False
         self._untold = False
+        self._died = 0
         self._status = 0
 
     def run(self) -> int:
@@ -126,7 +127,7 @@ class Supervisor:
         if now_s >= self._look_s:
             self._look_s = now_s + LOOK_S
             self._reload_asked |= self._reloading.has_changed()
-            self._reloading.write_metrics()
+            self._reloading.write_metrics(self._died)
         if self._reload_asked:
             self._reload_asked = False
             self._reload()
@@ -174,6 +175,7 @@ class Supervisor:
         child.due_s = now + child.pause_s
         if child.pause_s > FIRST_PAUSE_S:
             child.deaf()  # the first time clients wait for the next one; one that dies again is out of the deal
+        self._died += 1
         log.error("process_died", process=child.name, starts_again_in_s=child.pause_s)
 
     def _until_due(self) -> float:
@@ -266,6 +268,7 @@ class Supervisor:
         if self._valkey is not None and self._valkey.link is not None:
             self._selector.unregister(self._valkey.link)
             self._valkey.unwatch()
+            self._died += 1
             log.error("valkey_died", log=str(self._valkey.log))
 
     def _mend_valkey(self, valkey: EmbeddedValkey) -> None:

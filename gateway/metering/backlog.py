@@ -17,20 +17,20 @@ class Backlog:
     def __init__(self, max_events: int) -> None:
         self.events = 0
         self.full = False
+        self.max_events = max_events
         self._high = False
-        self._max_events = max_events
 
     def saw(self, events: int) -> None:
         """Take in how many events are on the stream now."""
         self.events = events
         high, full = self._is(HIGH, begun=self._high), self._is(FULL, begun=self.full)
         if high and not self._high:
-            log.warning("usage_backlog_high", events=events, maximum=self._max_events)
+            log.warning("usage_backlog_high", events=events, maximum=self.max_events)
         if full and not self.full:
-            log.error("usage_backlog_full", events=events, maximum=self._max_events)
+            log.error("usage_backlog_full", events=events, maximum=self.max_events)
         if self.full and not full:
-            log.warning("usage_backlog_falls", events=events, maximum=self._max_events)
+            log.warning("usage_backlog_falls", events=events, maximum=self.max_events)
         self._high, self.full = high, full
 
     def _is(self, share: float, *, begun: bool) -> bool:
-        return self.events >= self._max_events * (share - FALLS_BY if begun else share)
+        return self.events >= self.max_events * (share - FALLS_BY if begun else share)

@@ -58,9 +58,10 @@ class UsageStream(Protocol):
 
 
 class Flusher:
-    """One process's flusher. `owner` names it among all; `on_flushed` is told how many events each batch added.
+    """One process's flusher. `owner` names it among all.
 
-    `forget` drops an account's live counts, which are then rebuilt from the ledger (`Limiter.forget`).
+    `on_flushed` is told how many events each batch added, and how many seconds the ledger took to write it. `forget`
+    drops an account's live counts, which are then rebuilt from the ledger (`Limiter.forget`).
     """
 
     def __init__(
@@ -70,9 +71,13 @@ class Flusher:
         *,
         owner: str,
         interval_s: float,
-        on_flushed: Callable[[int], None],
+        on_flushed: Callable[[int, float], None],
         forget: Callable[[str], Awaitable[None]],
     ) -> None:
+        self.failures = 0
+        """How often a batch failed so far; each is tried again."""
+        self.set_aside = 0
+        """Entries that were set aside so far."""
         self._stream = stream
         self._ledger = ledger
         self._owner = owner
@@ -93,6 +98,7 @@ class Flusher:
                 await asyncio.wait({batch})
                 raise
             except Exception as error:  # noqa: BLE001  # a background task: it must outlive whatever goes wrong
+                self.failures += 1
                 log.warning("flush_failed", detail=_detail(error), retry_s=pause_s, held=len(self._held))
                 await self._pause(pause_s)
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
@@ -123,6 +129,7 @@ class Flusher:
             try:
                 moved = await self._flush()
             except Fault as fault:
+                self.failures += 1
                 log.warning("flush_failed", detail=_detail(fault), held=len(self._held))
             left = await self._stream.backlog()
             if not left or time.monotonic() >= ends_s:
@@ -139,6 +146,7 @@ class Flusher:
         if not self._held:
             return 0
         events, unreadable = _sorted(self._held)
+        began_s = time.monotonic()
         try:
             new = await self._ledger.take_events(events)
         except Fault:
@@ -150,10 +158,12 @@ class Flusher:
         if unreadable:
             await self._ledger.set_aside(unreadable, time.time_ns() // 1_000_000)
             log.error("usage_set_aside", entries=len(unreadable), reason=unreadable[0][1])
+        took_s = time.monotonic() - began_s
         if not await self._stream.done(self._held):
             await self._forget_all({event.account_id for event in events})
         count, self._held = len(self._held), []
-        self._on_flushed(new)
+        self.set_aside += len(unreadable)
+        self._on_flushed(new, took_s)
         return count
 
     async def _forget_all(self, account_ids: Iterable[str]) -> None:

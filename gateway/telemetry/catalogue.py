@@ -65,12 +65,15 @@ _SHORT_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.
 
 REQUESTS = Counter("tollway_requests_total", "Requests ended.", ("route", "status", "outcome"))
 REFUSALS = Counter("tollway_refusals_total", "Requests refused by a limit.", ("tier", "limit"))
+TIER_REQUESTS = Counter("tollway_tier_requests_total", "Requests of a tier's accounts, admitted or refused.", ("tier",))
 TOKENS = Counter(
     "tollway_tokens_total",
     "Tokens counted. Cached tokens are part of input, reasoning tokens part of output.",
     ("model", "kind", "counted_by"),
 )
 EVENTS_FLUSHED = Counter("tollway_events_flushed_total", "Usage events written to the ledger.")
+FLUSH_FAILURES = Counter("tollway_flush_failures_total", "Times that usage could not be moved to the ledger.")
+USAGE_SET_ASIDE = Counter("tollway_usage_set_aside_total", "Usage that the ledger keeps unread.")
 LIMITER_CALLS = Counter("tollway_limiter_calls_total", "Calls to the limiter.")
 LIMITER_TIMEOUTS = Counter("tollway_limiter_timeouts_total", "Calls that the limiter did not answer in time.")
 LOCAL_ADMISSIONS = Counter("tollway_local_admissions_total", "Requests admitted without the limiter.")
@@ -86,8 +89,10 @@ UPSTREAM_ATTEMPTS = Counter(
 ADMIN_REFUSED = Counter("tollway_admin_refused_total", "Requests to the admin API without the admin token.")
 STRIPE_EVENTS = Counter("tollway_stripe_events_total", "Webhooks of Stripe, by how each ended.", ("result",))
 STRIPE_DRIFT = Counter("tollway_stripe_drift_total", "Subscriptions that were not as Stripe has them.")
+STRIPE_SYNC_FAILURES = Counter("tollway_stripe_sync_failures_total", "Comparisons with Stripe that failed.")
 DRIFT_CHECKED = Counter("tollway_drift_checked_total", "Accounts whose counters were held against the ledger.")
 LOG_LINES_DROPPED = Counter("tollway_log_lines_dropped_total", "Log lines lost to a slow or lost reader.")
+PROCESSES_DIED = Counter("tollway_processes_died_total", "Processes that died and are started again.")
 RELOADS = Counter("tollway_settings_reloads_total", "Changes of gateway.yaml, applied or refused.", ("outcome",))
 
 DURATION = Histogram("tollway_request_duration_seconds", "From a request's head to its end.", _SECONDS, ("route",))
@@ -99,6 +104,7 @@ ADMISSION = Histogram(
 FIRST_BYTE = Histogram(
     "tollway_first_byte_seconds", "From a request's head to the first body byte sent.", _SECONDS, ("route",)
 )
+FLUSH = Histogram("tollway_flush_seconds", "The ledger's time for a batch of usage.", _SECONDS)
 
 REQUESTS_RUNNING = Gauge("tollway_requests_running", "Requests under way.")
 STREAMS_OPEN = Gauge("tollway_streams_open", "Streamed answers under way.")
@@ -106,6 +112,9 @@ ANSWERS_DRAINING = Gauge("tollway_answers_draining", "Answers read on for client
 CONNECTIONS_OPEN = Gauge("tollway_upstream_connections_open", "Connections to upstreams, busy and idle.")
 CONNECTIONS_IDLE = Gauge("tollway_upstream_connections_idle", "Connections to upstreams that wait for a request.")
 USAGE_BACKLOG = Gauge("tollway_usage_backlog_events", "Usage events not yet in the ledger.", Merge.LARGEST)
+USAGE_BACKLOG_MAX = Gauge(
+    "tollway_usage_backlog_max_events", "Usage events that may wait for the ledger.", Merge.LARGEST
+)
 USAGE_BACKLOG_FULL = Gauge("tollway_usage_backlog_full", "Workers that admit nothing until the backlog falls.")
 DRIFT_ACCOUNTS = Gauge(
     "tollway_drift_accounts", "Accounts whose counters are not what the ledger holds, of those checked.", Merge.LARGEST
@@ -118,6 +127,14 @@ JOURNAL_BYTES = Gauge("tollway_journal_bytes", "Journal not yet replayed, of liv
 JOURNAL_FAILING = Gauge("tollway_journal_failing", "Workers that can't write their journal.")
 STRIPE_OPEN = Gauge(
     "tollway_stripe_events_open", "Webhooks that are stored and could not be applied yet.", Merge.LARGEST
+)
+STRIPE_SYNCED = Gauge(
+    "tollway_stripe_synced_timestamp_seconds",
+    "When a comparison with Stripe last ended well, or a worker last began; Unix time.",
+    Merge.LARGEST,
+)
+STRIPE_SYNC_INTERVAL = Gauge(
+    "tollway_stripe_sync_interval_seconds", "How often Stripe is to be compared with.", Merge.LARGEST
 )
 BREAKER_OPEN = Gauge("tollway_limiter_breaker_open", "Workers that take the limiter for silent.")
 TARGETS_UNFIT = Gauge("tollway_upstream_targets_unfit", "Targets that are left alone, counted by each worker.")
@@ -137,8 +154,11 @@ CLOCK_OFFSET = Gauge("tollway_clock_offset_seconds", "The limiter's clock minus 
 COUNTERS = (
     REQUESTS,
     REFUSALS,
+    TIER_REQUESTS,
     TOKENS,
     EVENTS_FLUSHED,
+    FLUSH_FAILURES,
+    USAGE_SET_ASIDE,
     LIMITER_CALLS,
     LIMITER_TIMEOUTS,
     LOCAL_ADMISSIONS,
@@ -151,11 +171,13 @@ COUNTERS = (
     ADMIN_REFUSED,
     STRIPE_EVENTS,
     STRIPE_DRIFT,
+    STRIPE_SYNC_FAILURES,
     DRIFT_CHECKED,
     LOG_LINES_DROPPED,
+    PROCESSES_DIED,
     RELOADS,
 )
-HISTOGRAMS = (DURATION, ADMISSION, FIRST_BYTE)
+HISTOGRAMS = (DURATION, ADMISSION, FIRST_BYTE, FLUSH)
 GAUGES = (
     REQUESTS_RUNNING,
     STREAMS_OPEN,
@@ -163,12 +185,15 @@ GAUGES = (
     CONNECTIONS_OPEN,
     CONNECTIONS_IDLE,
     USAGE_BACKLOG,
+    USAGE_BACKLOG_MAX,
     USAGE_BACKLOG_FULL,
     DRIFT_ACCOUNTS,
     FLUSH_LAG,
     JOURNAL_BYTES,
     JOURNAL_FAILING,
     STRIPE_OPEN,
+    STRIPE_SYNCED,
+    STRIPE_SYNC_INTERVAL,
     BREAKER_OPEN,
     TARGETS_UNFIT,
     SETTINGS_VERSION,

@@ -44,9 +44,10 @@ class Metrics:
         watched = self._watched_gauges if isinstance(family, catalogue.Gauge) else self._watched_counters
         watched[family.name] = read
 
-    def count_flushed(self, events: int) -> None:
-        """Tell of events that the ledger now has."""
+    def count_flushed(self, events: int, took_s: float) -> None:
+        """Tell of events that the ledger now has, and how long it took to write them."""
         _add(self._counters[catalogue.EVENTS_FLUSHED.name], (), events)
+        _place(self._histograms[catalogue.FLUSH.name], (), catalogue.FLUSH.bounds, took_s)
 
     def count_attempt(self, upstream: str, target: str, end: str) -> None:
         """Tell of a request that was sent to one of several targets: `ok`, `limited` or `failed`."""
@@ -64,6 +65,8 @@ class Metrics:
         """Count one request that ended. Gives it the outcome that the rest of its record implies, where it has none."""
         record.outcome = record.outcome or ("refused" if record.limit else "fault" if record.fault else "ok")
         _add(self._requests, (record.route, record.status, record.outcome), 1)
+        if record.tier:
+            _add(self._tier_requests, (record.tier,), 1)
         if record.limit:
             _add(self._refusals, (record.tier, _limit_label(record.limit)), 1)
         if record.counted_by:
@@ -113,6 +116,7 @@ class Metrics:
         """Bind the slots of the hot path to names of their own."""
         self._requests = self._counters[catalogue.REQUESTS.name]
         self._refusals = self._counters[catalogue.REFUSALS.name]
+        self._tier_requests = self._counters[catalogue.TIER_REQUESTS.name]
         self._tokens = self._counters[catalogue.TOKENS.name]
         self._duration = self._histograms[catalogue.DURATION.name]
         self._admission = self._histograms[catalogue.ADMISSION.name]

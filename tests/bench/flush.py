@@ -191,7 +191,7 @@ async def _flush(redis: str, url: str, count: int) -> None:
     ledger.lags_ms = []
     done = asyncio.Event()
 
-    def on_flushed(_: int) -> None:
+    def on_flushed(_: int, _took_s: float) -> None:
         if len(ledger.lags_ms) >= count:
             done.set()
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from gateway.edge.bandwidth import AHEAD_S, LATE_S, SLICE_S
+from tests.support.alert_rules import read, samples_of
 from tests.support.examples import Example, Person, in_one_hour, in_thread
 from tests.support.odd_peer import Peer, Visit, odd_peer
 from tests.support.openai_wire import http
@@ -339,3 +340,18 @@ def test_statistics_tell_of_subscriptions_and_churn(here: Example) -> None:
     assert told["subscriptions"]["ultra"] == before["subscriptions"].get("ultra", 0) + 1
     assert (told["ended"], told["not_renewed"]) == (before["ended"] + 2, before["not_renewed"] + 1)
     assert 0 <= told["refusal_rate"] < 1
+
+
+@in_one_hour
+def test_a_tier_that_is_refused_can_be_alerted_on(here: Example) -> None:
+    """D10: what the shipped alert reads is there, the tier's refusals beside its requests; the operator hears of a plan
+    that turns people away before they write.
+    """  # noqa: D205
+    person, before = here.person(), _refusals(here)
+    assert [person.ask("GET", "/status").status_code for _ in range(52)] == [200] * 50 + [429] * 2
+    until(lambda: _refusals(here) == before + 2)
+
+    told = read("TollwayMostAreRefused", samples_of(here.client.get("/_tollway/metrics").text))
+
+    assert told["tollway_refusals_total"] >= 2
+    assert told["tollway_tier_requests_total"] >= 52

@@ -126,8 +126,8 @@ def test_gauges_and_counters_of_other_parts_are_read_at_the_scrape(tmp_path: Pat
     metrics.watch(catalogue.CLOCK_OFFSET, lambda: -0.25)
     metrics.watch(catalogue.REQUESTS_RUNNING, lambda: 3)
     metrics.watch(catalogue.STREAMS_OPEN, lambda: 1)
-    metrics.count_flushed(40)
-    metrics.count_flushed(2)
+    metrics.count_flushed(40, 0.2)
+    metrics.count_flushed(2, 0.1)
     calls[0] = 9
     got = _scrape(tmp_path, metrics)
 

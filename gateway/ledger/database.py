@@ -32,6 +32,11 @@ _Method = Callable[Concatenate[_Kind, _Parameters], Coroutine[Any, Any, _Result]
 CLOSE_S = 2.0
 """How long `close` waits for the calls under way."""
 
+DROP_S = 10.0
+"""How long it waits then for their connections to be dropped. SQLite ends a statement by itself, BUSY_TIMEOUT_MS after
+it began at the latest, and only then lets go.
+"""
+
 _DATA_EXCEPTION = "22"
 """The class of SQLSTATE for values that don't fit."""
 
@@ -66,14 +71,18 @@ class Database:
 
         Calls that a silent database holds up for longer than CLOSE_S are cancelled, and their connections dropped.
         """
-        deadline_s = asyncio.get_running_loop().time() + CLOSE_S
-        while self._calls:
-            left_s = deadline_s - asyncio.get_running_loop().time()
-            _, late = await asyncio.wait(self._calls, timeout=max(0.0, left_s))
-            for call in late:
-                call.cancel()
+        await self._wait_for_calls(CLOSE_S)
+        # Once: another cancellation would break off the closing of the call's connection, which then never ends.
+        for call in self._calls:
+            call.cancel()
+        await self._wait_for_calls(DROP_S)
         await self._store.writer.dispose()
         await self._store.reader.dispose()
+
+    async def _wait_for_calls(self, longest_s: float) -> None:
+        deadline_s = asyncio.get_running_loop().time() + longest_s
+        while self._calls and (left_s := deadline_s - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(self._calls, timeout=left_s)
 
     @property
     def single_writer(self) -> bool:

@@ -1,6 +1,8 @@
 """Events and their sums in the ledger."""
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -196,6 +198,26 @@ async def test_a_batch_that_is_cancelled_is_taken_whole_or_not_at_all(
     assert (await ledger.totals("acme", NOON_S, NOON_S + 3600)).events == (50 if turns else 0), "close waits for it"
     assert await ledger.take_events([*batch, an_event("one more")]) in {1, 51}
     assert (await ledger.totals("acme", NOON_S, NOON_S + 3600)).events == 51
+
+
+async def test_a_locked_file_holds_up_no_stop(ledger_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is stopped while another process writes lets go of the file: a connection whose closing was broken
+    off would keep its loop from ever ending.
+    """  # noqa: D205
+    monkeypatch.setattr("gateway.ledger.database.CLOSE_S", 0.05)
+    ledger = Ledger.open(url_of(ledger_path))
+    with closing(sqlite3.connect(ledger_path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        taking = asyncio.create_task(ledger.take_events([an_event()]))
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_later(1, other.execute, "ROLLBACK")
+
+        await ledger.close()
+
+    assert taking.done()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert (await ledger.totals("acme", NOON_S, NOON_S + 3600)).events in {0, 1}
+    await ledger.close()
 
 
 async def test_two_flushers_at_once_count_each_event_once(ledger: Ledger, ledger_url: str) -> None:

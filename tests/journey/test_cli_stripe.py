@@ -78,7 +78,6 @@ def test_without_a_key_there_is_nothing_to_compare_with(tollway: Tollway) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 async def test_sync_tells_and_heals_what_differs(tollway: Tollway, home: Path) -> None:
     """E10, A5: subscriptions from before the gateway are taken over, over many pages; a dry run changes nothing."""
     async with local_stripe() as shop:

@@ -4,8 +4,6 @@ import asyncio
 import sys
 from pathlib import Path
 
-import pytest
-
 from gateway.billing import stripe_api
 from gateway.domain.accounts import Account
 from gateway.domain.audit import SYSTEM
@@ -16,8 +14,6 @@ from tests.support.ledgers import NOON_MS, url_of
 from tests.support.local_stripe import KEY
 from tests.support.odd_peer import Visit
 from tests.support.paged_stripe import PAGE, PagedStripe, Trouble, account_of, answer, paged_stripe
-
-pytestmark = pytest.mark.timeout(120)
 
 LIMITED = b'{"error": {"type": "invalid_request_error", "message": "Too many requests"}}'
 FAILED = b'{"error": {"type": "api_error", "message": "It is not you"}}'

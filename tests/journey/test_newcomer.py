@@ -18,8 +18,6 @@ from tests.support.serving import until
 
 MODELS = "/v1/models"
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Newcomer]:

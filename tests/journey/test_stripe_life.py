@@ -155,7 +155,6 @@ class Life:
         await until(there, 20)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # Stripe's library posts so by httpx
 async def test_limits_follow_a_subscription_through_its_life(tmp_path: Path, valkey: ValkeyServer) -> None:
     """A5, B7, E2, E10: customer, subscription, upgrade, renewal, failed payment, cancel, expiry: after each of them the

@@ -6,6 +6,8 @@ import stat
 import sys
 from pathlib import Path
 
+import pytest
+
 from gateway.ledger.ledger import Ledger
 from tests.support.ledgers import rows_of, url_of
 
@@ -40,6 +42,7 @@ connection.close()
 """
 
 
+@pytest.mark.timeout(240)
 async def test_a_killed_writer_leaves_every_commit_and_no_half_batch(ledger_url: str) -> None:
     """A killed gateway costs nothing: no event that was acknowledged is missing, none is in the sums twice."""
     acknowledged = 0

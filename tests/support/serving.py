@@ -195,7 +195,7 @@ class Serving:
     def get(self, path: str, key: str) -> int:
         """Status of a GET on a connection of its own; 0 where none could be had."""
         address = urlsplit(self.url)
-        link = http.client.HTTPConnection(str(address.hostname), address.port, timeout=5)
+        link = http.client.HTTPConnection(str(address.hostname), address.port, timeout=15)
         try:
             link.request("GET", path, headers={"authorization": f"Bearer {key}"})
             return link.getresponse().status

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol
+from unittest.mock import patch
 
 import httpx
 import uvicorn
@@ -119,6 +120,9 @@ async def stand(
     await ensure_schema(deployment.database_url)
     ledger = Ledger.open(deployment.database_url)
     gateway = Gateway(loaded, deployment)
+    # A disk that takes a second for each commit delays an account's rebuilding, and refuses nobody.
+    patient = patch.multiple("gateway.edge.hydration", PATIENCE_S=20.0, LONGEST_S=40.0)
+    patient.start()
     await gateway.start()
     server = uvicorn.Server(server_config(gateway, loaded.listen))
     listening = socket.socket()
@@ -135,3 +139,4 @@ async def stand(
         await server.shutdown([listening])
         await gateway.stop()
         await ledger.close()
+        patient.stop()

@@ -60,7 +60,8 @@ class LeanTransport:
             try:
                 await arrival
             except asyncio.CancelledError:
-                connection.drop()
+                # Not the connection: where the answer is whole by now, another request may be under way on it.
+                answer.close()
                 raise
             if answer.status:
                 return answer
@@ -84,7 +85,7 @@ class LeanTransport:
                 sending.result()
             await arrival
         except BaseException:
-            connection.drop()
+            answer.close()
             raise
         finally:
             await _stop(sending)

@@ -181,6 +181,35 @@ async def test_a_cancelled_exchange_frees_its_place(kind: Kind) -> None:
         await until(functools.partial(_all_gone, peer))
 
 
+async def test_who_vanishes_as_his_answer_ends_takes_no_connection_with_him(kind: Kind) -> None:
+    """F1, F5: his connection is the next caller's by then, who would get a 502 for an answer that the upstream bills.
+
+    Both answers come in one turn of the loop: who wakes first lets the other vanish, and asks on that one's connection.
+    """
+    arrived: list[Visit] = []
+
+    async def script(visit: Visit) -> None:
+        await visit.request()
+        arrived.append(visit)
+        if len(arrived) == 2:
+            for each in arrived:
+                each.writer.write(OK)
+        while True:
+            await visit.request()
+            await visit.say(OK)
+
+    async def ask_twice(other: int) -> bytes:
+        assert await body_of(await get(transport)) == b"ok"
+        asking[other].cancel()
+        return await body_of(await get(transport))
+
+    async with odd_peer(script) as peer, transport_to(kind, peer.port) as transport:
+        asking = [asyncio.create_task(ask_twice(other)) for other in (1, 0)]
+        outcomes = await asyncio.gather(*asking, return_exceptions=True)
+
+    assert b"ok" in outcomes, outcomes
+
+
 async def test_closing_an_unfinished_answer_closes_its_connection(kind: Kind) -> None:
     """Otherwise the upstream goes on producing (and charging for) tokens nobody reads."""
 

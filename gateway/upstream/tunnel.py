@@ -59,16 +59,19 @@ class Tunnels:
         """Connect and shake hands. `headers` hold neither `host` nor `connection` and `upgrade`."""
         asking = [*headers, (b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
         head, _ = self._head.whole(b"GET", target, asking, b"")
-        handshake = await self._connect()
+        handshake, switched = await self._connect(), False
         try:
             async with asyncio.timeout(self._timeouts.first_byte_s):
                 handshake.transport.write(head)
-                return await handshake.answer
+                opened = await handshake.answer
         except TimeoutError as error:
             text = f"first byte: no answer to a handshake within {self._timeouts.first_byte_s} s"
             raise Fault(UPSTREAM_TIMEOUT, text) from error
-        finally:
-            if not handshake.switched:
+        else:
+            switched = handshake.switched
+            return opened
+        finally:  # also of a tunnel that nobody takes over, as the asker left when it opened
+            if not switched:
                 handshake.transport.abort()
 
     async def _connect(self) -> "_Handshake":

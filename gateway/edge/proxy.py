@@ -161,11 +161,7 @@ class Proxy:
         if exchange.gone and exchange.task is not None:
             exchange.task.uncancel()
         if exchange.holding:
-            try:
-                await self.relay.settle_stream(exchange, Outcome.CLIENT_GONE, 1)
-            except asyncio.CancelledError:
-                self.relay.settle_at_once(exchange, Outcome.CLIENT_GONE, 1)
-                raise
+            await self.relay.settle_left(exchange)
         exchange.record.outcome = exchange.record.outcome or Outcome.CLIENT_GONE.value
         if not exchange.gone:
             raise asyncio.CancelledError

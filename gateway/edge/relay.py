@@ -5,6 +5,7 @@ never passed off as whole; the upstream's answer is closed on every way out. Mem
 `buffered_bytes`, one event of a stream, one read of anything else.
 """
 
+import asyncio
 import time
 
 import msgspec
@@ -171,11 +172,22 @@ class Relay:
         self._settling.settle(exchange, usage, counted_by, outcome, requests)
         return usage
 
-    def settle_at_once(self, exchange: Exchange, outcome: Outcome, requests: int) -> None:
-        """As `settle_stream`, for when there is no time left to have the text counted."""
-        reader = exchange.reader
-        usage = self._settling.estimated(exchange, reader.text() if reader is not None else "")
-        self._settling.settle(exchange, usage, CountedBy.ESTIMATE, outcome, requests)
+    async def settle_left(self, exchange: Exchange) -> None:
+        """Settle a request whose client has left, or whose server stops: by what was seen.
+
+        Who leaves at an upstream's error, as SDKs do, leaves an answer that failed.
+        """
+        reader, outcome = exchange.reader, Outcome.CLIENT_GONE
+        if reader is not None and reader.error_seen:
+            outcome = Outcome.UPSTREAM_ERROR
+            if _is_unanswered(exchange, reader):
+                return self._settling.give_back(exchange, outcome)
+        try:
+            await self.settle_stream(exchange, outcome, 1)
+        except asyncio.CancelledError:  # no time is left to have the text counted
+            usage = self._settling.estimated(exchange, reader.text() if reader is not None else "")
+            self._settling.settle(exchange, usage, CountedBy.ESTIMATE, outcome, 1)
+            raise
 
     async def _pass(self, exchange: Exchange, answer: Answer, headers: RawHeaders, length: int | None) -> None:
         """A body that isn't looked into. Where it is cut, so is the client's connection."""

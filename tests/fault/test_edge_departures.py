@@ -98,6 +98,31 @@ async def test_who_leaves_after_done_had_the_whole_answer(tmp_path: Path, valkey
         assert [(event.input_tokens, event.output_tokens) for event in events] == [(5, 1)] * 5
 
 
+@pytest.mark.parametrize(("words", "requests"), [(2, 1), (0, 0)])
+async def test_who_leaves_at_an_error_leaves_an_answer_that_failed(
+    tmp_path: Path, valkey: ValkeyServer, words: int, requests: int
+) -> None:
+    """F2: SDKs close a stream at the upstream's error, whether or not it has ended by then: what came before it is
+    charged, and what failed before it was answered costs nothing.
+    """  # noqa: D205
+
+    async def fails(visit: Visit) -> None:
+        await visit.request()
+        error = framed(b'data: {"error": {"message": "overloaded", "type": "server_error"}}\n\n')
+        await visit.say(STREAM_HEAD, framed(chunk("word ")) * words + error)
+        await visit.client_gone()
+
+    async with odd_peer(fails) as peer, stand(tmp_path, valkey, peer.port) as here:
+        async with wire(here) as (reader, writer):
+            writer.write(post(await here.account(), stream=True))
+            await head_of(reader)
+            await reader.readuntil(b"overloaded")
+        await at_rest(here, valkey)
+        (event,) = await events_of(here.ledger)
+        assert (event.outcome, event.requests) == (Outcome.UPSTREAM_ERROR, requests)
+        assert (event.input_tokens > 0, event.output_tokens >= words) == (words > 0, True)
+
+
 async def test_who_leaves_while_sending_the_body_costs_nothing(tmp_path: Path, valkey: ValkeyServer) -> None:
     """Nothing was asked yet: no hold, no event, and the upstream hears nothing."""
 

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.domain.faults import UPSTREAM_BROKEN, UPSTREAM_BUSY, UPSTREAM_REFUSED, Fault
 from gateway.upstream.transport import Timeouts, Transport
-from tests.support.odd_peer import Peer, Visit, always, answers, odd_peer
+from tests.support.odd_peer import Peer, Visit, always, answers, both_at_once, odd_peer
 from tests.support.transports import KINDS, NOBODY, Kind, body_of, get, transport_to
 from tests.support.until import until
 
@@ -186,23 +186,13 @@ async def test_who_vanishes_as_his_answer_ends_takes_no_connection_with_him(kind
 
     Both answers come in one turn of the loop: who wakes first lets the other vanish, and asks on that one's connection.
     """
-    arrived: list[Visit] = []
-
-    async def script(visit: Visit) -> None:
-        await visit.request()
-        arrived.append(visit)
-        if len(arrived) == 2:
-            for each in arrived:
-                each.writer.write(OK)
-        while True:
-            await visit.request()
-            await visit.say(OK)
 
     async def ask_twice(other: int) -> bytes:
         assert await body_of(await get(transport)) == b"ok"
         asking[other].cancel()
         return await body_of(await get(transport))
 
+    script = both_at_once(OK, always(OK))
     async with odd_peer(script) as peer, transport_to(kind, peer.port) as transport:
         asking = [asyncio.create_task(ask_twice(other)) for other in (1, 0)]
         outcomes = await asyncio.gather(*asking, return_exceptions=True)

@@ -5,7 +5,7 @@ import asyncio
 from gateway.upstream.origin import origin_of
 from gateway.upstream.transport import Timeouts
 from gateway.upstream.tunnel import SWITCHING, Opened, Tunnels
-from tests.support.odd_peer import Visit, odd_peer
+from tests.support.odd_peer import Visit, both_at_once, odd_peer
 from tests.support.until import until
 
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n"
@@ -16,22 +16,13 @@ async def test_who_vanishes_as_his_tunnel_opens_leaves_none_behind() -> None:
 
     Both answers come in one turn of the loop, so that the one who is let go has his tunnel already.
     """
-    arrived: list[Visit] = []
-
-    async def script(visit: Visit) -> None:
-        await visit.request()
-        arrived.append(visit)
-        if len(arrived) == 2:
-            for each in arrived:
-                each.writer.write(SWITCHED)
-        await visit.client_gone()
 
     async def ask(other: int) -> Opened:
         opened = await tunnels.open(b"/", [])
         asking[other].cancel()
         return opened
 
-    async with odd_peer(script) as peer:
+    async with odd_peer(both_at_once(SWITCHED, Visit.client_gone)) as peer:
         tunnels = Tunnels(origin_of(f"http://127.0.0.1:{peer.port}"), Timeouts(), "")
         asking = [asyncio.create_task(ask(other)) for other in (1, 0)]
         outcomes = await asyncio.gather(*asking, return_exceptions=True)

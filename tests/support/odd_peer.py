@@ -141,3 +141,18 @@ def always(reply: bytes) -> Script:
             await visit.say(reply)
 
     return script
+
+
+def both_at_once(reply: bytes, then: Script) -> Script:
+    """A script for two connections: both first replies in one turn of the loop, after which each goes on as `then`."""
+    arrived: list[Visit] = []
+
+    async def script(visit: Visit) -> None:
+        await visit.request()
+        arrived.append(visit)
+        if len(arrived) == 2:
+            for each in arrived:
+                each.writer.write(reply)
+        await then(visit)
+
+    return script

@@ -145,7 +145,9 @@ class Stage:
 
     async def left_over(self) -> dict[str, int]:
         """Holds, leases and events on the stream, over all partitions, and bytes in the journals of the disk."""
-        return await outside.left_over(self.valkey.url, PARTITIONS) | {"journal": self._journal_bytes()}
+        return await outside.left_over(self.valkey.url, PARTITIONS) | {
+            "journal": sum(outside.journal(self.tree.data_dir).values())
+        }
 
     async def counters(self, account: str) -> dict[str, int]:
         """The account's live state, as `lua/README.md` names its fields; empty where there is none."""
@@ -158,10 +160,6 @@ class Stage:
     async def set_aside(self) -> int:
         """How many payloads the flusher could not read."""
         return await asyncio.to_thread(outside.set_aside, self.database_url)
-
-    def _journal_bytes(self) -> int:
-        """Of the usage that waits on the disk for Redis to come back."""
-        return sum(file.stat().st_size for file in (self.tree.data_dir / "journal").glob("*/*.segment"))
 
 
 @contextlib.asynccontextmanager

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 
 from gateway.ledger.ledger import Ledger
 from gateway.quota.keys import Keyspace
+from tests.support import outside
 from tests.support.crash_points import POINTS, CrashPoint
 from tests.support.odd_peer import Peer, Script, Visit, odd_peer
 from tests.support.openai_wire import DONE, STREAM_HEAD, chunk, completion, framed, http, usage_chunk
@@ -139,7 +140,7 @@ class CrashStage:
 
     def journals(self) -> list[Path]:
         """Segments that wait to be replayed."""
-        return list((self.tollway.data_dir / "journal").glob("*/*.segment"))
+        return list(outside.journal(self.tollway.data_dir))
 
 
 def _upstream(here: dict[str, Any]) -> Script:

@@ -1,7 +1,11 @@
-"""What can be seen of a running gateway from outside: what its Redis holds, and what its ledger says.
+"""What can be seen of a running gateway from outside: what its Redis holds, its ledger says and its journals keep.
 
 Promises: reads alone, over connections of its own, which end with each call.
 """
+
+import os
+from contextlib import suppress
+from pathlib import Path
 
 from redis.asyncio import Redis
 
@@ -27,6 +31,17 @@ async def counters(redis_url: str, partitions: int, account: str) -> dict[str, i
     async with Redis.from_url(redis_url, decode_responses=True) as redis:
         state = await redis.hgetall(Keyspace("tw", partitions).of(account).account)
         return {str(name): int(value) for name, value in state.items() if name != "x"}
+
+
+def journal(data_dir: Path) -> dict[Path, int]:
+    """Segments that wait on the disk to be replayed, and their bytes. One that is deleted meanwhile was replayed."""
+    found: dict[Path, int] = {}
+    for directory, _, names in os.walk(data_dir / "journal"):
+        for name in names:
+            if name.endswith(".segment"):
+                with suppress(FileNotFoundError):
+                    found[Path(directory, name)] = Path(directory, name).stat().st_size
+    return found
 
 
 def sums(database_url: str, table: str) -> dict[str, list[int]]:

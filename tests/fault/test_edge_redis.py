@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from gateway.domain.usage import Outcome
-from gateway.edge import hydration
 from tests.support.odd_peer import Script, Visit, always, odd_peer
 from tests.support.openai_wire import DONE, STREAM_HEAD, chunk, completion, framed, http, usage_chunk
 from tests.support.stand import CHAT, SETTINGS, Stand, stand
@@ -160,14 +159,10 @@ async def test_scripts_flushed_under_load_cost_nothing(tmp_path: Path, valkey: V
         assert len(await events_of(here.ledger)) == 320
 
 
-async def test_a_busy_account_is_rebuilt_while_its_answers_end(
-    tmp_path: Path, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_busy_account_is_rebuilt_while_its_answers_end(tmp_path: Path, valkey: ValkeyServer) -> None:
     """Redis is emptied while an account's answers run and end one by one, ten a second: the next request waits for
     the account to be rebuilt, and is served within seconds, not only once the last of them has ended.
     """  # noqa: D205
-    monkeypatch.setattr(hydration, "PATIENCE_S", 20)  # an overtaxed disk takes seconds for what is flushed meanwhile
-    monkeypatch.setattr(hydration, "LONGEST_S", 20)
     ends: list[asyncio.Event] = [asyncio.Event() for _ in range(90)]
     waiting = iter(ends)
 

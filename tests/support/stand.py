@@ -121,22 +121,20 @@ async def stand(
     ledger = Ledger.open(deployment.database_url)
     gateway = Gateway(loaded, deployment)
     # A disk that takes a second for each commit delays an account's rebuilding, and refuses nobody.
-    patient = patch.multiple("gateway.edge.hydration", PATIENCE_S=20.0, LONGEST_S=40.0)
-    patient.start()
-    await gateway.start()
-    server = uvicorn.Server(server_config(gateway, loaded.listen))
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    listening.listen(128)
-    server.config.load()
-    server.lifespan = server.config.lifespan_class(server.config)
-    await server.startup([listening])
-    here = Stand(deployment, ledger, gateway, listening.getsockname()[1])
-    try:
-        yield here
-    finally:
-        await here.client.aclose()
-        await server.shutdown([listening])
-        await gateway.stop()
-        await ledger.close()
-        patient.stop()
+    with patch.multiple("gateway.edge.hydration", PATIENCE_S=20.0, LONGEST_S=40.0):
+        await gateway.start()
+        server = uvicorn.Server(server_config(gateway, loaded.listen))
+        listening = socket.socket()
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(128)
+        server.config.load()
+        server.lifespan = server.config.lifespan_class(server.config)
+        await server.startup([listening])
+        here = Stand(deployment, ledger, gateway, listening.getsockname()[1])
+        try:
+            yield here
+        finally:
+            await here.client.aclose()
+            await server.shutdown([listening])
+            await gateway.stop()
+            await ledger.close()

@@ -178,12 +178,12 @@ class Relay:
         Who leaves at an upstream's error, as SDKs do, leaves an answer that failed.
         """
         reader, outcome = exchange.reader, Outcome.CLIENT_GONE
-        if reader is not None and reader.error_seen:
-            outcome = Outcome.UPSTREAM_ERROR
-            if _is_unanswered(exchange, reader):
-                return self._settling.give_back(exchange, outcome)
         try:
-            await self.settle_stream(exchange, outcome, 1)
+            if reader is not None and reader.error_seen:
+                outcome = Outcome.UPSTREAM_ERROR
+                await self._settle_ended(exchange, reader, outcome)
+            else:
+                await self.settle_stream(exchange, outcome, 1)
         except asyncio.CancelledError:  # no time is left to have the text counted
             usage = self._settling.estimated(exchange, reader.text() if reader is not None else "")
             self._settling.settle(exchange, usage, CountedBy.ESTIMATE, outcome, 1)
